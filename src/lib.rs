@@ -1,0 +1,3 @@
+//! Brevity: train reasoning models into effort tiers, serve them, and measure what each tier saves.
+//!
+//! The library behind the `serve` binary. Training mathematics lives in the `brevity_training` crate.

@@ -1,0 +1,115 @@
+//! Files that are either whole or absent.
+//!
+//! Every file this crate leaves behind is written beside its final place, synced, and renamed into it, so that a power
+//! cut or `kill -9` never leaves half a checkpoint. Reading helpers add the path to the error. Nothing else belongs here.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
+
+/// Writes `path` atomically: `fill` writes to a temporary file in the same folder, which is synced and renamed.
+///
+/// Missing parent folders are created. On any error the old file, if there was one, is untouched.
+///
+/// # Errors
+/// [`Error::Io`] when the folder cannot be created or the file cannot be written, synced or renamed.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let write = || -> io::Result<()> {
+        let mut temporary = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        let mut writer = BufWriter::new(temporary.as_file_mut());
+        fill(&mut writer)?;
+        writer.flush()?;
+        drop(writer);
+        make_world_readable(temporary.as_file())?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(path).map_err(|error| error.error)?;
+        sync_folder(folder)
+    };
+    write().map_err(Error::io("write", path))
+}
+
+/// Writes `bytes` to `path` atomically.
+///
+/// # Errors
+/// As [`write_with`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// Writes `value` to `path` as indented JSON with a final newline, atomically.
+///
+/// # Errors
+/// As [`write_with`]; a value that JSON cannot express (a map with non-string keys) is an [`Error::Format`].
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::format(path, error.to_string()))?;
+    text.push('\n');
+    write(path, text.as_bytes())
+}
+
+/// The text of `path`.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(Error::io("read", path))
+}
+
+/// The value that `path` holds as JSON.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read, [`Error::Format`] with line and column when it is not such a value.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| Error::format(path, error.to_string()))
+}
+
+/// Temporary files are private to their owner; what they become should have the permissions of an ordinary new file.
+#[cfg(unix)]
+fn make_world_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_world_readable(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// A rename is durable only once the folder that holds the name is synced.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/file.txt");
+        write(&path, b"old").unwrap();
+        let error = write_with(&path, |file| {
+            file.write_all(b"new")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(error.unwrap_err().to_string().contains("disk full"));
+        assert_eq!(read_text(&path).unwrap(), "old");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn a_missing_file_is_named_in_the_error() {
+        let error = read_text(Path::new("/nowhere/at/all")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all"));
+    }
+}

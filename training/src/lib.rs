@@ -1,0 +1,11 @@
+//! Training reasoning models to think only as long as a problem needs.
+//!
+//! This crate holds the mathematics of length-penalised reinforcement learning (arXiv 2502.04463) and everything it
+//! stands on: a trainable decoder, tasks with graders, a batched sampler, rewards, advantages, the loss, the trainer.
+//! It knows no HTTP, no serving engine and no command line; those live in the `brevity` package, which calls this one.
+//! Data flows one way: `tasks` -> `rollout` -> `objective` -> `advantage` -> `loss` -> `optimizer`.
+
+mod error;
+pub mod files;
+
+pub use error::{Error, Result};
