@@ -9,3 +9,4 @@ mod error;
 pub mod files;
 
 pub use error::{Error, Result};
+pub mod model;
