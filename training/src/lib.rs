@@ -10,3 +10,4 @@ pub mod files;
 
 pub use error::{Error, Result};
 pub mod model;
+pub mod rollout;

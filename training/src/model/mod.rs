@@ -4,4 +4,17 @@
 //! turns token ids into logits and keeps its weights; what a token is worth, how text is sampled and how weights move is
 //! decided elsewhere.
 
+mod config;
+mod decoder;
+mod lora;
 pub mod ops;
+mod policy;
+mod pretrained;
+mod weights;
+
+pub use config::{ModelConfig, SpecialTokens};
+pub use decoder::{Decoder, Packed};
+pub use lora::{Factors, LoraAdapter, LoraConfig, TARGET_MODULES, adapter_files};
+pub use policy::{Policy, Tuning};
+pub use pretrained::{Pretrained, copy_tokenizer, weights_hash};
+pub use weights::{Weights, hash_files, read_safetensors, weight_files, write_safetensors};

@@ -3,8 +3,10 @@
 //! The trainer sees the [`Sampler`] trait; [`CpuSampler`] is the one of this crate, a serving engine may be another.
 //! A sampler knows tokens and probabilities. What a response is worth is none of its business.
 
+mod cache;
 mod cpu;
 mod draw;
+mod forward;
 
 use std::sync::Arc;
 

@@ -53,6 +53,10 @@ pub enum Write {
     Add,
 }
 
+/// Products of more elements than this sum every element in one and the same order, whatever the number of rows;
+/// smaller ones, and those of a single row, take other paths in the `gemm` crate.
+pub const UNIFORM_ABOVE: usize = 256;
+
 /// Whether [`gemm`] may use the thread pool, or is itself called from a task of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
@@ -370,14 +374,20 @@ mod tests {
 
     #[test]
     fn a_row_of_a_product_does_not_depend_on_the_other_rows() {
-        let x: Vec<f32> = (0..300 * 128).map(|i| ((i * 7919) % 1013) as f32 * 0.01 - 5.0).collect();
-        let weight: Vec<f32> = (0..128 * 768).map(|i| ((i * 31) % 97) as f32 * 0.02 - 1.0).collect();
-        let mut all = vec![0f32; 300 * 768];
-        linear(&x, &weight, None, 128, 768, &mut all);
-        for rows in [2usize, 3, 17, 64, 200] {
-            let mut some = vec![0f32; rows * 768];
-            linear(&x[..rows * 128], &weight, None, 128, 768, &mut some);
-            assert_eq!(some, all[..rows * 768], "{rows} rows");
+        for (inputs, outputs) in
+            [(24, 37), (24, 60), (40, 24), (48, 32), (128, 256), (128, 768), (384, 128), (128, 384)]
+        {
+            let x: Vec<f32> = (0..300 * inputs).map(|i| ((i * 7919) % 1013) as f32 * 0.01 - 5.0).collect();
+            let weight: Vec<f32> = (0..inputs * outputs).map(|i| ((i * 31) % 97) as f32 * 0.02 - 1.0).collect();
+            let mut all = vec![0f32; 300 * outputs];
+            linear(&x, &weight, None, inputs, outputs, &mut all);
+            let fewest = UNIFORM_ABOVE / outputs + 1;
+            for rows in [fewest.max(2), fewest + 1, fewest + 17, 64, 200] {
+                let mut some = vec![0f32; rows * outputs];
+                linear(&x[..rows * inputs], &weight, None, inputs, outputs, &mut some);
+                let equal = some == all[..rows * outputs];
+                assert!(equal, "{rows} rows of {inputs} by {outputs}");
+            }
         }
     }
 }

@@ -1,0 +1,302 @@
+//! `config.json` and `generation_config.json` of a Hugging Face folder.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::ops::HeadShape;
+use crate::{Error, Result, files};
+
+/// The shape of a Qwen2-architecture decoder, as `config.json` gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Longest sequence, prompt and response together.
+    pub max_position_embeddings: usize,
+    /// Added to the mean of squares in RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether the output layer is the embedding table.
+    pub tie_word_embeddings: bool,
+}
+
+impl ModelConfig {
+    /// Reads `config.json` of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the key when the architecture is not Qwen2, a key is missing or of the wrong type, heads
+    /// do not divide, or the model uses a feature this decoder does not have (sliding windows in use, scaled RoPE).
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let json: Map<String, Value> = files::read_json(&path)?;
+        Self::from_json(&json).map_err(|message| Error::format(&path, message))
+    }
+
+    fn from_json(json: &Map<String, Value>) -> Result<Self, String> {
+        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("");
+        if model_type != "qwen2" {
+            return Err(format!("`model_type` is \"{model_type}\"; this decoder is \"qwen2\""));
+        }
+        if json.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
+            return Err("`use_sliding_window` is true, which this decoder does not support".into());
+        }
+        // Newer files keep the rotary settings in an object of their own.
+        let rope = json.get("rope_parameters").or(json.get("rope_scaling")).and_then(Value::as_object);
+        if let Some(kind) = rope.and_then(|rope| rope.get("rope_type").or(rope.get("type"))).and_then(Value::as_str)
+            && kind != "default"
+        {
+            return Err(format!("rotary embedding of type \"{kind}\"; this decoder has the default one only"));
+        }
+        let theta = json.get("rope_theta").or(rope.and_then(|rope| rope.get("rope_theta")));
+        let hidden_size = count(json, "hidden_size")?;
+        let num_attention_heads = count(json, "num_attention_heads")?;
+        let config = Self {
+            vocab_size: count(json, "vocab_size")?,
+            hidden_size,
+            intermediate_size: count(json, "intermediate_size")?,
+            num_hidden_layers: count(json, "num_hidden_layers")?,
+            num_attention_heads,
+            num_key_value_heads: if json.contains_key("num_key_value_heads") {
+                count(json, "num_key_value_heads")?
+            } else {
+                num_attention_heads
+            },
+            head_dim: match json.get("head_dim") {
+                Some(Value::Number(_)) => count(json, "head_dim")?,
+                _ => hidden_size / num_attention_heads,
+            },
+            max_position_embeddings: count(json, "max_position_embeddings")?,
+            rms_norm_eps: json.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
+            rope_theta: theta.and_then(Value::as_f64).unwrap_or(10_000.0),
+            tie_word_embeddings: json.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the numbers can make a decoder.
+    fn check(&self) -> Result<(), String> {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(format!(
+                "`num_attention_heads` {} is not a multiple of `num_key_value_heads` {}",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("`head_dim` {} is odd, which rotary positions cannot use", self.head_dim));
+        }
+        Ok(())
+    }
+
+    /// The heads as the attention operation wants them.
+    pub fn head_shape(&self) -> HeadShape {
+        HeadShape { heads: self.num_attention_heads, kv_heads: self.num_key_value_heads, head_dim: self.head_dim }
+    }
+
+    /// Every weight's Hugging Face name and shape, in the order of the forward pass.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let (hidden, intermediate) = (self.hidden_size, self.intermediate_size);
+        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab_size, hidden])];
+        for layer in 0..self.num_hidden_layers {
+            let mut add = |name: &str, shape: &[usize]| {
+                tensors.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+            };
+            add("input_layernorm.weight", &[hidden]);
+            add("self_attn.q_proj.weight", &[q, hidden]);
+            add("self_attn.q_proj.bias", &[q]);
+            add("self_attn.k_proj.weight", &[kv, hidden]);
+            add("self_attn.k_proj.bias", &[kv]);
+            add("self_attn.v_proj.weight", &[kv, hidden]);
+            add("self_attn.v_proj.bias", &[kv]);
+            add("self_attn.o_proj.weight", &[hidden, q]);
+            add("post_attention_layernorm.weight", &[hidden]);
+            add("mlp.gate_proj.weight", &[intermediate, hidden]);
+            add("mlp.up_proj.weight", &[intermediate, hidden]);
+            add("mlp.down_proj.weight", &[hidden, intermediate]);
+        }
+        tensors.push(("model.norm.weight".into(), vec![hidden]));
+        if !self.tie_word_embeddings {
+            tensors.push(("lm_head.weight".into(), vec![self.vocab_size, hidden]));
+        }
+        tensors
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Writes `config.json` into `folder`, with the token ids that generation needs.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written.
+    pub fn write(&self, folder: &Path, tokens: &SpecialTokens, dtype: &str) -> Result<()> {
+        let config = json!({
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "attention_dropout": 0.0,
+            "bos_token_id": tokens.bos,
+            "eos_token_id": tokens.eos.first(),
+            "pad_token_id": tokens.pad,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "max_window_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "sliding_window": null,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "torch_dtype": dtype,
+            "use_cache": true,
+            "use_sliding_window": false,
+            "vocab_size": self.vocab_size,
+        });
+        files::write_json(&folder.join("config.json"), &config)
+    }
+}
+
+fn count(json: &Map<String, Value>, key: &str) -> Result<usize, String> {
+    match json.get(key) {
+        Some(value) => match value.as_u64() {
+            Some(number) if number > 0 => Ok(number as usize),
+            _ => Err(format!("`{key}` should be a positive whole number, not {value}")),
+        },
+        None => Err(format!("`{key}` is missing")),
+    }
+}
+
+/// Token ids with a meaning, from `generation_config.json` or, without one, `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpecialTokens {
+    /// Put before every text, where the model has such a token.
+    pub bos: Option<u32>,
+    /// Any of these ends a response.
+    pub eos: Vec<u32>,
+    /// Fills rows of a batch, where the model has such a token.
+    pub pad: Option<u32>,
+}
+
+impl SpecialTokens {
+    /// Reads the ids of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when neither file names an end-of-sequence token: every response would run to its limit.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let mut tokens = Self::default();
+        for name in ["generation_config.json", "config.json"] {
+            let path = folder.join(name);
+            if !path.exists() {
+                continue;
+            }
+            let json: Map<String, Value> = files::read_json(&path)?;
+            let id = |key: &str| json.get(key).and_then(Value::as_u64).map(|id| id as u32);
+            tokens.bos = tokens.bos.or(id("bos_token_id"));
+            tokens.pad = tokens.pad.or(id("pad_token_id"));
+            if tokens.eos.is_empty() {
+                tokens.eos = match json.get("eos_token_id") {
+                    Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect(),
+                    Some(value) => value.as_u64().map(|id| id as u32).into_iter().collect(),
+                    None => Vec::new(),
+                };
+            }
+        }
+        if tokens.eos.is_empty() {
+            return Err(Error::format(
+                folder.join("config.json"),
+                "no `eos_token_id` here or in generation_config.json",
+            ));
+        }
+        Ok(tokens)
+    }
+
+    /// Writes `generation_config.json` into `folder` with the sampling temperature that the paper evaluates at.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written.
+    pub fn write_generation_config(&self, folder: &Path) -> Result<()> {
+        let config = json!({
+            "bos_token_id": self.bos,
+            "do_sample": true,
+            "eos_token_id": self.eos,
+            "pad_token_id": self.pad,
+            "temperature": 0.6,
+        });
+        files::write_json(&folder.join("generation_config.json"), &config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> Map<String, Value> {
+        let value = json!({
+            "model_type": "qwen2", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "rope_parameters": {"rope_theta": 5000.0, "rope_type": "default"}, "tie_word_embeddings": true
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_rotary_base_may_stand_in_an_object() {
+        let config = ModelConfig::from_json(&minimal()).unwrap();
+        assert_eq!((config.rope_theta, config.head_dim), (5000.0, 8));
+    }
+
+    #[test]
+    fn parameters_of_the_published_1_5b_shape() {
+        // DeepSeek-R1-Distill-Qwen-1.5B: 1,777,088,000 weights with an untied output layer.
+        let config = ModelConfig {
+            vocab_size: 151_936,
+            hidden_size: 1536,
+            intermediate_size: 8960,
+            num_hidden_layers: 28,
+            num_attention_heads: 12,
+            num_key_value_heads: 2,
+            head_dim: 128,
+            max_position_embeddings: 131_072,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+        };
+        assert_eq!(config.parameters(), 1_777_088_000);
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let refused = |key: &str, value: Value| {
+            let mut json = minimal();
+            json.insert(key.into(), value);
+            ModelConfig::from_json(&json).unwrap_err()
+        };
+        assert!(refused("hidden_size", json!("wide")).contains("`hidden_size`"));
+        assert!(refused("num_key_value_heads", json!(3)).contains("multiple"));
+        assert!(refused("model_type", json!("llama")).contains("llama"));
+        assert!(refused("rope_parameters", json!({"rope_type": "yarn"})).contains("yarn"));
+        let mut json = minimal();
+        json.remove("vocab_size");
+        assert_eq!(ModelConfig::from_json(&json).unwrap_err(), "`vocab_size` is missing");
+    }
+}

@@ -1,0 +1,308 @@
+//! The sampler of this crate: continuous batching on the CPU.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::cache::{BlockPool, SequenceCache};
+use super::draw::{Drawn, draw};
+use super::forward::{PlainDecoder, StepInput};
+use super::{FinishReason, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
+use crate::model::Decoder;
+use crate::{Error, Result};
+
+/// Samples many sequences of different lengths at once.
+///
+/// Sequences that end leave the batch at once and waiting prompts take their place; prompts that share an allocation are
+/// prefilled once. The random numbers of a response come from its own seed alone, so its text does not depend on what
+/// else is in the batch.
+pub struct CpuSampler {
+    model: PlainDecoder,
+    end_of_sequence: Vec<u32>,
+    concurrent_sequences: usize,
+    pool: BlockPool,
+}
+
+/// A response being sampled.
+struct Active {
+    request: usize,
+    prompt: Arc<[u32]>,
+    cache: SequenceCache,
+    /// Tokens whose keys and values are stored.
+    stored: usize,
+    limit: usize,
+    rng: ChaCha8Rng,
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    finish: Option<FinishReason>,
+}
+
+impl Active {
+    /// The tokens that the next step adds: the prompt first, then always the last one drawn.
+    fn pending(&self) -> &[u32] {
+        match self.ids.last() {
+            Some(last) => std::slice::from_ref(last),
+            None => &self.prompt,
+        }
+    }
+}
+
+impl CpuSampler {
+    /// A sampler of `decoder`'s weights as they are now; a response ends at any id of `end_of_sequence`, and at most
+    /// `concurrent_sequences` are in the batch at a time.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `concurrent_sequences` is 0.
+    pub fn new(decoder: &Decoder, end_of_sequence: &[u32], concurrent_sequences: usize) -> Result<Self> {
+        if concurrent_sequences == 0 {
+            return Err(Error::config("the sampler needs room for at least one sequence"));
+        }
+        Ok(Self {
+            model: PlainDecoder::new(decoder)?,
+            end_of_sequence: end_of_sequence.to_vec(),
+            concurrent_sequences,
+            pool: BlockPool::default(),
+        })
+    }
+
+    fn check(&self, requests: &[RolloutRequest], params: &SamplingParams) -> Result<()> {
+        if !(params.temperature >= 0.0 && params.temperature.is_finite()) {
+            return Err(Error::config(format!("temperature {} is not a number of at least 0", params.temperature)));
+        }
+        if !(params.top_p > 0.0 && params.top_p <= 1.0) {
+            return Err(Error::config(format!("top_p {} lies outside (0, 1]", params.top_p)));
+        }
+        if params.max_new_tokens == 0 {
+            return Err(Error::config("max_new_tokens is 0, so nothing would be sampled"));
+        }
+        let (context, vocabulary) = (self.model.config.max_position_embeddings, self.model.config.vocab_size);
+        for (index, request) in requests.iter().enumerate() {
+            if request.prompt.is_empty() || request.prompt.len() >= context {
+                let length = request.prompt.len();
+                return Err(Error::config(format!(
+                    "prompt {index} has {length} tokens; the context holds 1 to {context}"
+                )));
+            }
+            if let Some(id) = request.prompt.iter().find(|&&id| id as usize >= vocabulary) {
+                return Err(Error::config(format!("prompt {index} holds token id {id}, outside the vocabulary")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes waiting requests into the batch while there is room.
+    fn admit(&self, active: &mut Vec<Active>, waiting: &mut VecDeque<(usize, &RolloutRequest)>, limit: usize) {
+        while active.len() < self.concurrent_sequences
+            && let Some((index, request)) = waiting.pop_front()
+        {
+            active.push(Active {
+                request: index,
+                prompt: request.prompt.clone(),
+                cache: SequenceCache::new(self.model.block_layout()),
+                stored: 0,
+                limit: limit.min(self.model.config.max_position_embeddings - request.prompt.len()),
+                rng: ChaCha8Rng::seed_from_u64(request.seed),
+                ids: Vec::new(),
+                logprobs: Vec::new(),
+                finish: None,
+            });
+        }
+    }
+
+    /// Runs the model once; returns logits and, for each active sequence, the row of its own.
+    fn forward(&mut self, active: &mut [Active]) -> (Vec<f32>, Vec<usize>) {
+        // A new sequence whose left neighbour has the same prompt takes over what that one computes.
+        let mut rows = Vec::with_capacity(active.len());
+        let mut leaders = 0;
+        for i in 0..active.len() {
+            let shares = i > 0
+                && active[i].stored == 0
+                && active[i - 1].stored == 0
+                && Arc::ptr_eq(&active[i].prompt, &active[i - 1].prompt);
+            leaders += usize::from(!shares);
+            rows.push(leaders - 1);
+        }
+        let mut inputs = Vec::with_capacity(leaders);
+        for (i, sequence) in active.iter_mut().enumerate() {
+            if inputs.len() > rows[i] {
+                continue;
+            }
+            let length = sequence.stored + sequence.pending().len();
+            sequence.cache.reserve(length, &mut self.pool);
+            let tokens = match sequence.ids.last() {
+                Some(last) => std::slice::from_ref(last),
+                None => &*sequence.prompt,
+            };
+            inputs.push(StepInput { tokens, position: sequence.stored, cache: &mut sequence.cache });
+        }
+        let logits = self.model.step(&mut inputs);
+        for i in 0..active.len() {
+            let added = active[i].pending().len();
+            active[i].stored += added;
+            if i > 0 && rows[i] == rows[i - 1] {
+                active[i].cache = active[i - 1].cache.fork(&mut self.pool);
+            }
+        }
+        (logits, rows)
+    }
+
+    /// Draws the next token of every sequence and notes which have ended.
+    fn extend(&self, active: &mut [Active], logits: &[f32], rows: &[usize], params: &SamplingParams) {
+        let vocabulary = self.model.config.vocab_size;
+        active.par_iter_mut().zip(rows).with_min_len(8).for_each_init(
+            || vec![0f32; vocabulary],
+            |scratch, (sequence, &row)| {
+                scratch.copy_from_slice(&logits[row * vocabulary..(row + 1) * vocabulary]);
+                let Drawn { id, logprob } = draw(scratch, params, &mut sequence.rng);
+                sequence.ids.push(id);
+                sequence.logprobs.push(logprob);
+                if self.end_of_sequence.contains(&id) {
+                    sequence.finish = Some(FinishReason::Stop);
+                } else if sequence.ids.len() >= sequence.limit {
+                    sequence.finish = Some(FinishReason::Length);
+                }
+            },
+        );
+    }
+}
+
+impl Sampler for CpuSampler {
+    fn generate(
+        &mut self,
+        requests: &[RolloutRequest],
+        params: &SamplingParams,
+        progress: &mut dyn FnMut(RolloutProgress) -> bool,
+    ) -> Result<Vec<Rollout>> {
+        self.check(requests, params)?;
+        let mut waiting: VecDeque<_> = requests.iter().enumerate().collect();
+        let mut active: Vec<Active> = Vec::new();
+        let mut results: Vec<Option<Rollout>> = requests.iter().map(|_| None).collect();
+        let mut report = RolloutProgress { finished: 0, tokens: 0 };
+        loop {
+            self.admit(&mut active, &mut waiting, params.max_new_tokens);
+            if active.is_empty() {
+                break;
+            }
+            let (logits, rows) = self.forward(&mut active);
+            self.extend(&mut active, &logits, &rows, params);
+            report.tokens += active.len();
+            let mut going_on = Vec::with_capacity(active.len());
+            for sequence in active {
+                let Some(finish) = sequence.finish else {
+                    going_on.push(sequence);
+                    continue;
+                };
+                report.finished += 1;
+                self.pool.release(sequence.cache);
+                results[sequence.request] = Some(Rollout { ids: sequence.ids, logprobs: sequence.logprobs, finish });
+            }
+            active = going_on;
+            if !progress(report) {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::model::ops::token_log_probs;
+    use crate::model::{ModelConfig, Packed, Pretrained, SpecialTokens};
+
+    const END: u32 = 3;
+
+    fn decoder() -> Decoder {
+        let config = ModelConfig {
+            vocab_size: 37,
+            hidden_size: 24,
+            intermediate_size: 40,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 6,
+            max_position_embeddings: 160,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+        };
+        let tokens = SpecialTokens { bos: None, eos: vec![END], pad: None };
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        Pretrained::random(config, tokens, &mut rng, &Device::Cpu).unwrap().decoder().unwrap()
+    }
+
+    fn requests(count: usize) -> Vec<RolloutRequest> {
+        let prompts: Vec<Arc<[u32]>> =
+            (0..7u32).map(|p| (0..5 + 11 * p).map(|i| (i * 5 + p) % 37).collect::<Vec<_>>().into()).collect();
+        (0..count)
+            .map(|i| RolloutRequest { prompt: prompts[i / 3 % prompts.len()].clone(), seed: 100 + i as u64 })
+            .collect()
+    }
+
+    const PARAMS: SamplingParams = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 90 };
+
+    fn generate(concurrent: usize, requests: &[RolloutRequest]) -> Vec<Rollout> {
+        let mut sampler = CpuSampler::new(&decoder(), &[END], concurrent).unwrap();
+        sampler.generate(requests, &PARAMS, &mut |_| true).unwrap()
+    }
+
+    #[test]
+    fn a_response_does_not_depend_on_the_batch() {
+        let requests = requests(40);
+        let together = generate(64, &requests);
+        assert!(together == generate(5, &requests), "compaction and refilling");
+        for i in [0, 7, 39] {
+            assert!(together[i..=i] == generate(64, &requests[i..=i]), "request {i} alone");
+        }
+        let lengths: Vec<usize> = together.iter().map(|r| r.ids.len()).collect();
+        assert!(lengths.iter().min() < lengths.iter().max(), "lengths differ: {lengths:?}");
+        assert!(together.iter().all(|r| (r.finish == FinishReason::Stop) == (r.ids.last() == Some(&END))));
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_the_training_forward() {
+        let decoder = decoder();
+        let requests = requests(20);
+        for (request, rollout) in requests.iter().zip(generate(8, &requests)) {
+            let sequence: Vec<u32> = request.prompt.iter().chain(&rollout.ids).copied().collect();
+            let hidden = decoder.hidden(&Packed::new([&sequence[..sequence.len() - 1]])).unwrap();
+            let first = request.prompt.len() as u32 - 1;
+            let rows: Vec<u32> = (first..first + rollout.ids.len() as u32).collect();
+            let logits = decoder.logits_at(&hidden, &rows).unwrap();
+            let expected = token_log_probs(&logits, &rollout.ids).unwrap().to_vec1::<f32>().unwrap();
+            for (a, b) in rollout.logprobs.iter().zip(expected) {
+                assert!((a - b).abs() < 2e-5, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_context_bounds_a_response() {
+        let prompt: Arc<[u32]> = vec![5; 150].into();
+        let mut sampler = CpuSampler::new(&decoder(), &[], 2).unwrap();
+        let request = RolloutRequest { prompt, seed: 1 };
+        let rollouts = sampler.generate(&[request], &PARAMS, &mut |_| true).unwrap();
+        assert_eq!((rollouts[0].ids.len(), rollouts[0].finish), (10, FinishReason::Length));
+    }
+
+    #[test]
+    fn bad_requests_are_refused_and_a_stop_is_obeyed() {
+        let mut sampler = CpuSampler::new(&decoder(), &[END], 2).unwrap();
+        let mut refused = |prompt: Vec<u32>, params: SamplingParams| {
+            let request = RolloutRequest { prompt: prompt.into(), seed: 1 };
+            sampler.generate(&[request], &params, &mut |_| true).unwrap_err().to_string()
+        };
+        assert!(refused(vec![], PARAMS).contains("prompt 0 has 0 tokens"));
+        assert!(refused(vec![99], PARAMS).contains("token id 99"));
+        assert!(refused(vec![1], SamplingParams { top_p: 0.0, ..PARAMS }).contains("top_p"));
+        assert!(refused(vec![1], SamplingParams { temperature: -1.0, ..PARAMS }).contains("temperature"));
+        assert!(refused(vec![1], SamplingParams { max_new_tokens: 0, ..PARAMS }).contains("max_new_tokens"));
+        assert!(matches!(sampler.generate(&requests(1), &PARAMS, &mut |_| false), Err(Error::Interrupted)));
+    }
+}
