@@ -5,6 +5,7 @@
 //! does not depend on the other rows, bit for bit.
 
 use candle_core::{DType, Tensor};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::cache::{BLOCK, BlockLayout, SequenceCache};
@@ -189,28 +190,46 @@ impl PlainDecoder {
         let scale = 1.0 / (head_dim as f32).sqrt();
         scores.resize(seen.next_multiple_of(BLOCK), 0.0);
         for head in 0..heads {
-            let query = &row[head * head_dim..][..head_dim];
-            for (scores, (keys, _)) in scores.chunks_exact_mut(BLOCK).zip(cache.blocks(layer, head / group)) {
-                block_scores(query, keys, scale, scores);
-            }
-            softmax(&mut scores[..seen]);
-            let out = &mut out[head * head_dim..][..head_dim];
-            out.fill(0.0);
-            for (weights, (_, values)) in scores[..seen].chunks(BLOCK).zip(cache.blocks(layer, head / group)) {
-                for (&weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                    for (out, &v) in out.iter_mut().zip(value) {
-                        *out += weight * v;
-                    }
-                }
-            }
+            let range = head * head_dim..(head + 1) * head_dim;
+            attend_head(&row[range.clone()], cache, layer, head / group, scale, seen, scores, &mut out[range]);
         }
     }
 }
 
+/// Attention of one query over the first `seen` positions of one head; `scores` is room for whole blocks.
+#[expect(clippy::too_many_arguments, reason = "one inner loop, compiled apart so that it can use wide instructions")]
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn attend_head(
+    query: &[f32],
+    cache: &SequenceCache,
+    layer: usize,
+    kv_head: usize,
+    scale: f32,
+    seen: usize,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    for (scores, (keys, _)) in scores.chunks_exact_mut(BLOCK).zip(cache.blocks(layer, kv_head)) {
+        block_scores(query, keys, scale, scores);
+    }
+    softmax(&mut scores[..seen]);
+    let head_dim = out.len();
+    let mut from = 0;
+    while from + LANES <= head_dim {
+        weighted_values::<LANES>(&scores[..seen], cache, layer, kv_head, from, head_dim, out);
+        from += LANES;
+    }
+    while from < head_dim {
+        weighted_values::<1>(&scores[..seen], cache, layer, kv_head, from, head_dim, out);
+        from += 1;
+    }
+}
+
+const LANES: usize = 32;
+
 /// `scale * query · key` for every position of a block; `keys` is `[head_dim, BLOCK]`.
-#[inline]
+#[inline(always)]
 fn block_scores(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    const LANES: usize = 32;
     for part in 0..BLOCK / LANES {
         let mut sums = [0f32; LANES];
         for (&q, keys) in query.iter().zip(keys.chunks_exact(BLOCK)) {
@@ -222,6 +241,34 @@ fn block_scores(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
         for (score, sum) in scores[part * LANES..][..LANES].iter_mut().zip(sums) {
             *score = sum * scale;
         }
+    }
+}
+
+/// Columns `from..from + N` of the values' weighted sum, in registers over all blocks; even and odd positions are summed
+/// apart, which halves the wait for one addition to finish.
+#[inline(always)]
+fn weighted_values<const N: usize>(
+    weights: &[f32],
+    cache: &SequenceCache,
+    layer: usize,
+    kv_head: usize,
+    from: usize,
+    head_dim: usize,
+    out: &mut [f32],
+) {
+    let mut sums = [[0f32; N]; 2];
+    for (weights, (_, values)) in weights.chunks(BLOCK).zip(cache.blocks(layer, kv_head)) {
+        for (pair, values) in weights.chunks(2).zip(values.chunks(2 * head_dim)) {
+            for ((sums, &weight), value) in sums.iter_mut().zip(pair).zip(values.chunks_exact(head_dim)) {
+                let value = &value[from..from + N];
+                for lane in 0..N {
+                    sums[lane] += weight * value[lane];
+                }
+            }
+        }
+    }
+    for (lane, out) in out[from..from + N].iter_mut().enumerate() {
+        *out = sums[0][lane] + sums[1][lane];
     }
 }
 

@@ -1,8 +1,10 @@
 //! Loops over plain `f32` slices that the fused operations and the sampler share.
 //!
 //! Everything here is row-major, single precision and free of tensors. Reductions run over fixed pieces that are added in
-//! order, so that a result does not depend on how many threads worked on it. Nothing here knows a model.
+//! order, so that a result does not depend on how many threads worked on it. Inner loops are compiled for several
+//! instruction sets and chosen when the program runs. Nothing here knows a model.
 
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Rows that one parallel task works on: large enough to hide the cost of a task, small enough to balance.
@@ -173,7 +175,7 @@ fn total(x: &[f32]) -> f32 {
 }
 
 /// Replaces a row of scores by its softmax and returns nothing else: the row sums to one.
-#[inline(always)]
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 pub fn softmax(row: &mut [f32]) {
     let largest = maximum(row);
     for value in row.iter_mut() {
@@ -186,7 +188,7 @@ pub fn softmax(row: &mut [f32]) {
 }
 
 /// log Σ exp of a row of logits.
-#[inline(always)]
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 pub fn log_sum_exp(row: &[f32]) -> f32 {
     let largest = maximum(row);
     let mut lanes = [0f32; 16];
@@ -203,14 +205,19 @@ pub fn log_sum_exp(row: &[f32]) -> f32 {
 /// y = x / rms(x) * weight, row by row (RMSNorm, arXiv 1910.07467).
 pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
     let width = weight.len();
-    y.par_chunks_mut(width * ROWS_PER_TASK).zip(x.par_chunks(width * ROWS_PER_TASK)).for_each(|(y, x)| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
-            for i in 0..width {
-                y[i] = x[i] * scale * weight[i];
-            }
+    let task = width * ROWS_PER_TASK;
+    y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| rms_norm_rows(x, weight, epsilon, y));
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn rms_norm_rows(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
+    let width = weight.len();
+    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+        let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
+        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+            *y = x * scale * weight;
         }
-    });
+    }
 }
 
 /// The gradient of [`rms_norm`]: fills `dx` and returns the gradient of the weight.
@@ -221,24 +228,28 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx
         .par_chunks_mut(task)
         .zip(x.par_chunks(task))
         .zip(dy.par_chunks(task))
-        .map(|((dx, x), dy)| {
-            let mut d_weight = vec![0f32; width];
-            let mut weighted = vec![0f32; width];
-            for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
-                let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
-                for i in 0..width {
-                    d_weight[i] += dy[i] * x[i] * scale;
-                    weighted[i] = dy[i] * weight[i];
-                }
-                let along = dot(&weighted, x) * scale * scale * scale / width as f32;
-                for i in 0..width {
-                    dx[i] = weighted[i] * scale - x[i] * along;
-                }
-            }
-            d_weight
-        })
+        .map(|((dx, x), dy)| rms_norm_backward_rows(x, weight, epsilon, dy, dx))
         .collect();
     add_in_order(partial, width)
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn rms_norm_backward_rows(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx: &mut [f32]) -> Vec<f32> {
+    let width = weight.len();
+    let mut d_weight = vec![0f32; width];
+    let mut weighted = vec![0f32; width];
+    for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
+        let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
+        for i in 0..width {
+            d_weight[i] += dy[i] * x[i] * scale;
+            weighted[i] = dy[i] * weight[i];
+        }
+        let along = dot(&weighted, x) * scale * scale * scale / width as f32;
+        for i in 0..width {
+            dx[i] = weighted[i] * scale - x[i] * along;
+        }
+    }
+    d_weight
 }
 
 /// Column sums of `[n, width]`: the gradient of a bias.
@@ -288,35 +299,42 @@ pub fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize, ou
 /// `y[n, f] = silu(gate) * up`, where a row of `gate_up` is `[gate f | up f]` (SwiGLU, arXiv 2002.05202).
 pub fn swiglu(gate_up: &[f32], width: usize, y: &mut [f32]) {
     let task = width * ROWS_PER_TASK;
-    y.par_chunks_mut(task).zip(gate_up.par_chunks(2 * task)).for_each(|(y, gate_up)| {
-        for (y, row) in y.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
-            let (gate, up) = row.split_at(width);
-            for i in 0..width {
-                y[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
-            }
+    y.par_chunks_mut(task).zip(gate_up.par_chunks(2 * task)).for_each(|(y, gate_up)| swiglu_rows(gate_up, width, y));
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn swiglu_rows(gate_up: &[f32], width: usize, y: &mut [f32]) {
+    for (y, row) in y.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
+        let (gate, up) = row.split_at(width);
+        for i in 0..width {
+            y[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
         }
-    });
+    }
 }
 
 /// The gradient of [`swiglu`].
 pub fn swiglu_backward(gate_up: &[f32], width: usize, dy: &[f32], d_gate_up: &mut [f32]) {
     let task = width * ROWS_PER_TASK;
-    d_gate_up.par_chunks_mut(2 * task).zip(gate_up.par_chunks(2 * task)).zip(dy.par_chunks(task)).for_each(
-        |((d_gate_up, gate_up), dy)| {
-            let rows =
-                d_gate_up.chunks_exact_mut(2 * width).zip(gate_up.chunks_exact(2 * width)).zip(dy.chunks_exact(width));
-            for ((d_row, row), dy) in rows {
-                let (gate, up) = row.split_at(width);
-                let (d_gate, d_up) = d_row.split_at_mut(width);
-                for i in 0..width {
-                    let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
-                    let silu = gate[i] * sigmoid;
-                    d_up[i] = dy[i] * silu;
-                    d_gate[i] = dy[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
-                }
-            }
-        },
-    );
+    d_gate_up
+        .par_chunks_mut(2 * task)
+        .zip(gate_up.par_chunks(2 * task))
+        .zip(dy.par_chunks(task))
+        .for_each(|((d_gate_up, gate_up), dy)| swiglu_backward_rows(gate_up, width, dy, d_gate_up));
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn swiglu_backward_rows(gate_up: &[f32], width: usize, dy: &[f32], d_gate_up: &mut [f32]) {
+    let rows = d_gate_up.chunks_exact_mut(2 * width).zip(gate_up.chunks_exact(2 * width)).zip(dy.chunks_exact(width));
+    for ((d_row, row), dy) in rows {
+        let (gate, up) = row.split_at(width);
+        let (d_gate, d_up) = d_row.split_at_mut(width);
+        for i in 0..width {
+            let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
+            let silu = gate[i] * sigmoid;
+            d_up[i] = dy[i] * silu;
+            d_gate[i] = dy[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
+        }
+    }
 }
 
 /// Rotates one head by its position (RoPE, arXiv 2104.09864; halves as in the Hugging Face weights). `direction` -1 turns
