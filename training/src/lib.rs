@@ -7,5 +7,6 @@
 
 mod error;
 pub mod files;
+pub mod recipe;
 
 pub use error::{Error, Result};

@@ -1,0 +1,73 @@
+//! The identity of a recipe: a hash of everything in it that decides the numbers of a run.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::Recipe;
+use crate::{Error, Result};
+
+/// Keys that change no number of a training step: names, lengths of the run that only say when to stop or save, how the
+/// result is measured afterwards, and what a run's identity holds beside the recipe (its alpha, the hash of its base).
+const WITHOUT_EFFECT: &[&str] =
+    &["/name", "/base", "/objective/alpha", "/run", "/eval", "/behaviours", "/sft/evaluate_every"];
+
+impl Recipe {
+    /// SHA-256, in hexadecimal, of everything that decides the numbers of a run: equal for two recipes exactly when one
+    /// may continue the other's run.
+    ///
+    /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its own
+    /// alpha beside this), `run`, `eval`, `behaviours` and `sft.evaluate_every`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.
+    pub fn fingerprint(&self) -> Result<String> {
+        let refuse = |error: serde_json::Error| Error::config(format!("recipe `{}`: {error}", self.name));
+        let mut value = serde_json::to_value(self).map_err(refuse)?;
+        for pointer in WITHOUT_EFFECT {
+            if let Some((parent, key)) = pointer.rsplit_once('/')
+                && let Some(Value::Object(table)) = value.pointer_mut(parent)
+            {
+                table.remove(key);
+            }
+        }
+        let mut canonical = String::new();
+        write_sorted(&value, &mut canonical);
+        Ok(hex(&Sha256::digest(canonical.as_bytes())))
+    }
+}
+
+/// JSON without spaces and with sorted keys, whatever order the map type of the build keeps.
+fn write_sorted(value: &Value, into: &mut String) {
+    match value {
+        Value::Object(table) => {
+            let mut keys: Vec<&String> = table.keys().collect();
+            keys.sort();
+            into.push('{');
+            for (index, key) in keys.into_iter().enumerate() {
+                if index > 0 {
+                    into.push(',');
+                }
+                into.push_str(&Value::String(key.clone()).to_string());
+                into.push(':');
+                write_sorted(&table[key], into);
+            }
+            into.push('}');
+        }
+        Value::Array(items) => {
+            into.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    into.push(',');
+                }
+                write_sorted(item, into);
+            }
+            into.push(']');
+        }
+        scalar => into.push_str(&scalar.to_string()),
+    }
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
