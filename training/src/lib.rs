@@ -8,5 +8,6 @@
 mod error;
 pub mod files;
 pub mod recipe;
+pub mod trainer;
 
 pub use error::{Error, Result};

@@ -1,5 +1,7 @@
 //! The identity of a recipe: a hash of everything in it that decides the numbers of a run.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -21,6 +23,34 @@ impl Recipe {
     /// # Errors
     /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.
     pub fn fingerprint(&self) -> Result<String> {
+        let value = self.identity()?;
+        let mut canonical = String::new();
+        write_sorted(&value, &mut canonical);
+        Ok(hex(&Sha256::digest(canonical.as_bytes())))
+    }
+
+    /// What of this recipe would make it refuse to continue a run of `earlier`, a line for each dotted key; empty exactly
+    /// when the fingerprints are equal.
+    ///
+    /// # Errors
+    /// As [`Recipe::fingerprint`].
+    pub fn differences(&self, earlier: &Self) -> Result<Vec<String>> {
+        let (mut now, mut before) = (BTreeMap::new(), BTreeMap::new());
+        flatten("", &self.identity()?, &mut now);
+        flatten("", &earlier.identity()?, &mut before);
+        let absent = || "absent".to_owned();
+        let keys: BTreeSet<&String> = now.keys().chain(before.keys()).collect();
+        let changed = keys.into_iter().filter(|key| now.get(*key) != before.get(*key));
+        Ok(changed
+            .map(|key| {
+                let (now, before) = (now.get(key).cloned(), before.get(key).cloned());
+                format!("`{key}` is {}, was {}", now.unwrap_or_else(absent), before.unwrap_or_else(absent))
+            })
+            .collect())
+    }
+
+    /// The recipe as JSON, without what has no effect on the numbers of a run.
+    fn identity(&self) -> Result<Value> {
         let refuse = |error: serde_json::Error| Error::config(format!("recipe `{}`: {error}", self.name));
         let mut value = serde_json::to_value(self).map_err(refuse)?;
         for pointer in WITHOUT_EFFECT {
@@ -30,9 +60,22 @@ impl Recipe {
                 table.remove(key);
             }
         }
-        let mut canonical = String::new();
-        write_sorted(&value, &mut canonical);
-        Ok(hex(&Sha256::digest(canonical.as_bytes())))
+        Ok(value)
+    }
+}
+
+/// The values of all dotted keys under `value`, lists as one value.
+fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(table) => {
+            for (key, inner) in table {
+                let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&dotted, inner, into);
+            }
+        }
+        other => {
+            into.insert(prefix.to_owned(), other.to_string());
+        }
     }
 }
 
