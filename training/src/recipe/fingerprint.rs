@@ -8,17 +8,28 @@ use sha2::{Digest, Sha256};
 use super::Recipe;
 use crate::{Error, Result};
 
-/// Keys that change no number of a training step: names, lengths of the run that only say when to stop or save, how the
-/// result is measured afterwards, and what a run's identity holds beside the recipe (its alpha, the hash of its base).
-const WITHOUT_EFFECT: &[&str] =
-    &["/name", "/base", "/objective/alpha", "/run", "/eval", "/behaviours", "/sft/evaluate_every"];
+/// Keys that change no number of a training step, or only the order of its additions: names, what says when to stop or
+/// save, what fits a run into memory (a run that ran out of it must be able to go on with less), how the result is measured
+/// afterwards, and what a run's identity holds beside the recipe (its alpha, the hash of its base).
+const WITHOUT_EFFECT: &[&str] = &[
+    "/name",
+    "/base",
+    "/objective/alpha",
+    "/rollout/concurrent_sequences",
+    "/optimizer/microbatch_tokens",
+    "/run",
+    "/eval",
+    "/behaviours",
+    "/sft/evaluate_every",
+];
 
 impl Recipe {
     /// SHA-256, in hexadecimal, of everything that decides the numbers of a run: equal for two recipes exactly when one
     /// may continue the other's run.
     ///
     /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its own
-    /// alpha beside this), `run`, `eval`, `behaviours` and `sft.evaluate_every`.
+    /// alpha beside this), `run`, `eval`, `behaviours`, `sft.evaluate_every`, and the two keys that only fit a run into
+    /// memory, `rollout.concurrent_sequences` and `optimizer.microbatch_tokens` (they change rounding).
     ///
     /// # Errors
     /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.
@@ -111,6 +122,6 @@ fn write_sorted(value: &Value, into: &mut String) {
 }
 
 /// Bytes in lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

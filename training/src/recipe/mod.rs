@@ -39,6 +39,7 @@ pub struct Recipe {
     #[serde(default = "seed")]
     pub seed: u64,
     /// Folder of the base model in Hugging Face format; absent for supervised learning from random weights.
+    /// Like every path of a recipe, relative to the working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
     /// `[model]`: the decoder's shape.

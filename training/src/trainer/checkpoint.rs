@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::hash::hash_file;
 use super::run_folder::{RunFolder, UNFINISHED, names};
 use crate::{Error, Result, files};
 
@@ -65,7 +65,7 @@ pub fn save<S: Serialize>(run: &RunFolder, step: u64, tensors: &BTreeMap<String,
     written.map_err(|error| tensor_error(&place, error))?;
     File::open(&place).and_then(|file| file.sync_all()).map_err(Error::io("sync", &place))?;
     files::write_json(&unfinished.join(STATE), state)?;
-    let hashes = [TENSORS, STATE].map(|file| Ok((file.to_owned(), hash(&unfinished.join(file))?)));
+    let hashes = [TENSORS, STATE].map(|file| Ok((file.to_owned(), hash_file(&unfinished.join(file))?)));
     let manifest = Manifest { step, files: hashes.into_iter().collect::<Result<_>>()? };
     files::write_json(&unfinished.join(MANIFEST), &manifest)?;
 
@@ -123,7 +123,7 @@ fn verify(folder: &Path, step: u64) -> Result<()> {
     }
     for (file, expected) in &manifest.files {
         let path = folder.join(file);
-        if hash(&path)? != *expected {
+        if hash_file(&path)? != *expected {
             return Err(Error::format(path, "does not have the hash in the manifest"));
         }
     }
@@ -149,26 +149,6 @@ fn remove(folder: &Path) -> Result<()> {
     };
     gone(fs::remove_file(&manifest)).map_err(Error::io("remove", manifest))?;
     gone(fs::remove_dir_all(folder)).map_err(Error::io("remove", folder))
-}
-
-fn hash(path: &Path) -> Result<String> {
-    struct Hashing(Sha256);
-
-    impl Write for Hashing {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.update(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut hashing = Hashing(Sha256::new());
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    io::copy(&mut file, &mut hashing).map_err(Error::io("read", path))?;
-    Ok(hashing.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn tensor_error(path: &Path, error: safetensors::SafeTensorError) -> Error {

@@ -5,12 +5,14 @@
 //! is told.
 
 mod checkpoint;
+mod hash;
 mod metrics;
 mod plan;
 mod run_folder;
 mod tensorboard;
 
 pub use checkpoint::{Checkpoint, Latest, latest, save};
+pub use hash::hash_file;
 pub use metrics::{LevelMetrics, MetricsLog, StepMetrics, StepTimings};
 pub use plan::{Memory, ModelShape, Plan};
 pub use run_folder::{RunFolder, RunIdentity};

@@ -217,7 +217,7 @@ impl Display for Plan {
             Stage::Sft => "supervised learning",
         };
         let mut lines = vec![format!("{}: {stage}", self.name), String::new()];
-        let mut row = |name: &str, value: String| lines.push(format!("  {name:<30}{value:>18}"));
+        let mut row = |name: &str, value: String| lines.push(format!("  {name:<34}{value:>20}"));
         row("runs", self.runs().to_string());
         if !self.alphas.is_empty() {
             row("  alpha", self.alphas.iter().map(f64::to_string).collect::<Vec<_>>().join(", "));
@@ -349,28 +349,28 @@ mod tests {
             "\
 tiny: reinforcement learning
 
-  runs                                           4
-    alpha                      0.05, 0.1, 0.2, 0.4
-  steps of a run                                 5
-  updates                                       10
-  responses                                     40
-  tokens, at most                              800
-  parameters                                 1,304
-    of which trained                           768
-  memory, at most                         58.1 KiB
-    weights                                8.1 KiB
-    reference policy                           0 B
-    optimizer                              6.0 KiB
-    updates: gradients                     3.0 KiB
-    updates: activations                  41.0 KiB
-    sampling: keys and values             12.0 KiB
+  runs                                                 4
+    alpha                            0.05, 0.1, 0.2, 0.4
+  steps of a run                                       5
+  updates                                             10
+  responses                                           40
+  tokens, at most                                    800
+  parameters                                       1,304
+    of which trained                                 768
+  memory, at most                               58.1 KiB
+    weights                                      8.1 KiB
+    reference policy                                 0 B
+    optimizer                                    6.0 KiB
+    updates: gradients                           3.0 KiB
+    updates: activations                        41.0 KiB
+    sampling: keys and values                   12.0 KiB
   files of a run
-    run.json                                 small
-    recipe.toml                              small
-    metrics.jsonl                            small
-    timings.jsonl                            small
-    events.out.tfevents.0.brevity            small
-    checkpoint-* (the newest two)         18.0 KiB
+    run.json                                       small
+    recipe.toml                                    small
+    metrics.jsonl                                  small
+    timings.jsonl                                  small
+    events.out.tfevents.0.brevity                  small
+    checkpoint-* (the newest two)               18.0 KiB
 "
         );
     }
