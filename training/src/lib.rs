@@ -7,6 +7,8 @@
 
 mod error;
 pub mod files;
+pub mod recipe;
+pub mod trainer;
 
 pub use error::{Error, Result};
 pub mod model;

@@ -1,0 +1,98 @@
+//! `[data]`, `[grader]` and `[behaviours]`: what is asked, what counts as right, which phrases are counted.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::choices::{DataSource, GraderMode};
+
+/// `[data]`: where problems come from and how a prompt is made of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// The mini suite's generator or a file. Default `file`.
+    pub source: DataSource,
+    /// The JSONL or Parquet file, with `source = "file"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Column of the problem. Default `problem`, as in the paper's data.
+    pub question_column: String,
+    /// Column of the reference answer. Default `answer`.
+    pub answer_column: String,
+    /// Column of the difficulty class by which results are reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level_column: Option<String>,
+    /// Column of a unique name; the row number when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_column: Option<String>,
+    /// Column of the user's message, for supervised learning on a file of pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_column: Option<String>,
+    /// Column of the response to learn, for supervised learning on a file of pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_column: Option<String>,
+    /// The user's message, `{question}` standing for the problem. Default `{question}`.
+    pub prompt_template: String,
+    /// Whether the filled template is a user's message that goes through the model's chat template (default), or, with
+    /// false, the whole prompt with its special tokens, as in the paper's script.
+    pub chat_template: bool,
+    /// The system message, with `chat_template = true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Shares of the mini suite's levels; they need not sum to 1. Default easy 2, medium 2, hard 1.
+    pub levels: BTreeMap<String, f64>,
+    /// Most problems used; drawn in an order that `seed` decides, again from the start when they run out. Default 3200
+    /// (`max_samples` of the paper's script: 100 steps of 32, each problem once).
+    pub limit: usize,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            source: DataSource::File,
+            path: None,
+            question_column: "problem".to_owned(),
+            answer_column: "answer".to_owned(),
+            level_column: None,
+            id_column: None,
+            prompt_column: None,
+            response_column: None,
+            prompt_template: "{question}".to_owned(),
+            chat_template: true,
+            system: None,
+            levels: [("easy", 2.0), ("medium", 2.0), ("hard", 1.0)]
+                .map(|(level, share)| (level.to_owned(), share))
+                .into(),
+            limit: 3200,
+        }
+    }
+}
+
+/// `[grader]`: what counts as the reference answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GraderSection {
+    /// The rules. Default `qwen`, those of the released code.
+    pub mode: GraderMode,
+}
+
+impl Default for GraderSection {
+    fn default() -> Self {
+        Self { mode: GraderMode::Qwen }
+    }
+}
+
+/// `[behaviours]`: phrases whose occurrences are counted in responses, as in the paper's analysis of behaviours.
+///
+/// The paper's own lists are not published. Matching ignores case.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BehavioursSection {
+    /// Checking a result. Default: none counted.
+    pub verification: Vec<String>,
+    /// Giving up a path. Default: none counted.
+    pub backtracking: Vec<String>,
+    /// Trying another way. Default: none counted.
+    pub exploration: Vec<String>,
+}

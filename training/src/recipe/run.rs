@@ -1,0 +1,99 @@
+//! `[run]`, `[sft]` and `[eval]`: how long a run is, supervised learning, and how the result is measured.
+
+use serde::{Deserialize, Serialize};
+
+use super::choices::SftSchedule;
+
+/// `[run]`: how long, and how often its state goes to disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSection {
+    /// Reinforcement-learning steps. Default 100 (paper). Not part of the fingerprint: a finished run may be continued.
+    pub steps: usize,
+    /// Steps (of supervised learning: updates) from checkpoint to checkpoint. Default 10 (script: `save_steps`).
+    pub checkpoint_every: usize,
+}
+
+impl Default for RunSection {
+    fn default() -> Self {
+        Self { steps: 100, checkpoint_every: 10 }
+    }
+}
+
+/// `[sft]`: supervised learning.
+///
+/// The paper uses it only for its baseline (shortest correct of 8 responses, learning rate 5e-6); the other defaults are
+/// those under which the mini base is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftSection {
+    /// Tokens to train on, those of prompts included. Default 20 million.
+    pub tokens: usize,
+    /// Tokens of one update. Default 8192.
+    pub batch_tokens: usize,
+    /// Learning rate after the warm-up. Default 5e-6 (paper's SFT baseline).
+    pub learning_rate: f64,
+    /// Updates over which the learning rate rises linearly from 0. Default 20.
+    pub warmup_updates: usize,
+    /// What follows the warm-up. Default `cosine`.
+    pub schedule: SftSchedule,
+    /// The learning rate at the end, as a share of `learning_rate`, with `schedule = "cosine"`. Default 0.1.
+    pub final_ratio: f64,
+    /// Share of tokens that are drills (single operations) instead of traces, with the mini suite: before and after
+    /// `drill_switch`. Default 0.75, 0.3.
+    pub drill_share: [f64; 2],
+    /// Share of the run after which the second of `drill_share` holds. Default 0.6.
+    pub drill_switch: f64,
+    /// Share of traces without thinking, so that a prompt may ask for none. Default 0.03.
+    pub no_thinking_share: f64,
+    /// Updates from evaluation to evaluation; 0 for none before the end. Default 0.
+    pub evaluate_every: usize,
+}
+
+impl Default for SftSection {
+    fn default() -> Self {
+        Self {
+            tokens: 20_000_000,
+            batch_tokens: 8192,
+            learning_rate: 5e-6,
+            warmup_updates: 20,
+            schedule: SftSchedule::Cosine,
+            final_ratio: 0.1,
+            drill_share: [0.75, 0.3],
+            drill_switch: 0.6,
+            no_thinking_share: 0.03,
+            evaluate_every: 0,
+        }
+    }
+}
+
+impl SftSection {
+    /// Updates of the whole run: the last one may be short of tokens.
+    pub fn updates(&self) -> usize {
+        self.tokens.div_ceil(self.batch_tokens.max(1))
+    }
+}
+
+/// `[eval]`: how accuracy and tokens are measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalSection {
+    /// Softmax temperature. Default 0.6 (released `evaluate_model.py`).
+    pub temperature: f64,
+    /// Nucleus mass in (0, 1]. Default 1 (released code: unset).
+    pub top_p: f64,
+    /// Responses to each problem. Default 1 (paper: 1 on GSM8K, 3 on MATH500, 10 on AIME).
+    pub samples: usize,
+    /// Most problems of one level. Default 500.
+    pub problems_per_level: usize,
+    /// Most tokens of a response. Default 32768 (released code).
+    pub max_new_tokens: usize,
+    /// Seed of the sampling. Default 0 (released code).
+    pub seed: u64,
+}
+
+impl Default for EvalSection {
+    fn default() -> Self {
+        Self { temperature: 0.6, top_p: 1.0, samples: 1, problems_per_level: 500, max_new_tokens: 32_768, seed: 0 }
+    }
+}

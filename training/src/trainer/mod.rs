@@ -1,0 +1,71 @@
+//! What surrounds a training loop: its folder on disk, checkpoints, metrics, the plan made before it, and who watches it.
+//!
+//! Everything here makes a run survive: whatever moment it is killed at, the same command goes on from the last
+//! checkpoint and writes the same numbers. No mathematics of training is here, and nothing is printed: an [`Observer`]
+//! is told.
+
+mod checkpoint;
+mod hash;
+mod metrics;
+mod plan;
+mod run_folder;
+mod tensorboard;
+
+pub use checkpoint::{Checkpoint, Latest, latest, save};
+pub use hash::hash_file;
+pub use metrics::{LevelMetrics, MetricsLog, StepMetrics, StepTimings};
+pub use plan::{Memory, ModelShape, Plan};
+pub use run_folder::{RunFolder, RunIdentity};
+pub use tensorboard::EventWriter;
+
+/// What a step is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Responses are being sampled.
+    Rollout {
+        /// Responses that have ended.
+        finished: usize,
+        /// Responses of the step.
+        total: usize,
+        /// Tokens sampled so far.
+        tokens: usize,
+    },
+    /// Responses are being graded and their log-probabilities taken.
+    Score,
+    /// Weights are being updated.
+    Update {
+        /// Updates of the step that are done.
+        done: usize,
+        /// Updates of the step.
+        total: usize,
+    },
+    /// State is being written.
+    Checkpoint,
+}
+
+/// Somebody who watches a run and may end it: a progress bar, a signal handler, a test.
+pub trait Observer {
+    /// A step has ended; its metrics are on disk.
+    fn on_step(&mut self, metrics: &StepMetrics, timings: &StepTimings);
+
+    /// A phase has begun or moved on. Called often, so it must be quick.
+    fn on_phase(&mut self, phase: Phase);
+
+    /// Whether the run should end; asked between responses and between updates. The run then returns
+    /// [`crate::Error::Interrupted`], and the same command resumes it.
+    fn should_stop(&self) -> bool;
+}
+
+/// An observer that neither looks nor interferes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn on_step(&mut self, _: &StepMetrics, _: &StepTimings) {}
+
+    fn on_phase(&mut self, _: Phase) {}
+
+    fn should_stop(&self) -> bool {
+        false
+    }
+}
