@@ -5,7 +5,9 @@
 //! It knows no HTTP, no serving engine and no command line; those live in the `brevity` package, which calls this one.
 //! Data flows one way: `tasks` -> `rollout` -> `objective` -> `advantage` -> `loss` -> `optimizer`.
 
+pub mod advantage;
 mod error;
 pub mod files;
+pub mod objective;
 
 pub use error::{Error, Result};
