@@ -8,6 +8,7 @@
 pub mod advantage;
 mod error;
 pub mod files;
+pub mod loss;
 pub mod objective;
 
 pub use error::{Error, Result};
