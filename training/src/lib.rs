@@ -10,5 +10,6 @@ mod error;
 pub mod files;
 pub mod loss;
 pub mod objective;
+pub mod optimizer;
 
 pub use error::{Error, Result};
