@@ -11,5 +11,6 @@ pub mod files;
 pub mod loss;
 pub mod objective;
 pub mod optimizer;
+pub mod schedule;
 
 pub use error::{Error, Result};
