@@ -5,11 +5,17 @@
 //! It knows no HTTP, no serving engine and no command line; those live in the `brevity` package, which calls this one.
 //! Data flows one way: `tasks` -> `rollout` -> `objective` -> `advantage` -> `loss` -> `optimizer`.
 
+pub mod advantage;
 mod error;
 pub mod files;
+pub mod loss;
+pub mod model;
+pub mod objective;
+pub mod optimizer;
 pub mod recipe;
+pub mod rollout;
+pub mod schedule;
+pub mod tasks;
 pub mod trainer;
 
 pub use error::{Error, Result};
-pub mod model;
-pub mod rollout;
