@@ -9,6 +9,7 @@ pub mod advantage;
 mod error;
 pub mod files;
 pub mod loss;
+pub mod methods;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
@@ -16,6 +17,7 @@ pub mod recipe;
 pub mod rollout;
 pub mod schedule;
 pub mod tasks;
+pub mod text;
 pub mod trainer;
 
 pub use error::{Error, Result};

@@ -112,42 +112,6 @@ pub enum SftSchedule {
     Cosine,
 }
 
-/// What a group's advantages are divided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AdvantageNorm {
-    /// Nothing (the paper's text): alpha keeps its meaning.
-    None,
-    /// Whitened over all tokens of the step (the released code).
-    BatchToken,
-    /// The standard deviation of the group (GRPO; the paper's negative ablation).
-    GroupStd,
-}
-
-/// Where the KL penalty against the reference policy enters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KlPlacement {
-    /// In the per-token reward, after the baseline.
-    Reward,
-    /// As a term of the loss.
-    Loss,
-    /// Nowhere.
-    Off,
-}
-
-/// How token losses become one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossAggregation {
-    /// Mean over the tokens of a sequence, then over sequences (the paper and its code).
-    SequenceMean,
-    /// Mean over all tokens.
-    TokenMean,
-    /// Sum over the tokens of a sequence divided by a constant, then mean over sequences.
-    DrGrpo,
-}
-
 /// How a response is compared with the reference answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -19,8 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use choices::{
-    AdvantageNorm, DataSource, GraderMode, KlPlacement, LengthOf, LossAggregation, SftSchedule, Stage, TargetModule,
-    Truncated, TuningMode, Vocabulary,
+    DataSource, GraderMode, LengthOf, SftSchedule, Stage, TargetModule, Truncated, TuningMode, Vocabulary,
 };
 pub use data::{BehavioursSection, DataSection, GraderSection};
 pub use model::{ModelSection, TuningSection};

@@ -3,9 +3,8 @@
 //! A task is a source of [`Problem`]s (the mini suite's generator, a JSONL or Parquet data set) and a [`Grader`] that
 //! says whether a response reaches the problem's answer. Rewards, lengths and tokens are not known here: a task sees text.
 
-pub mod grader;
+pub mod chat;
 pub mod mini;
-pub mod readers;
 
 /// One problem: what the user asks, and the answer that counts as correct.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,0 +1,248 @@
+//! Supervised fine-tuning: next-token prediction on examples, from random weights or from a base.
+
+mod examples;
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use self::examples::{Example, Examples};
+use crate::model::{ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::recipe::{ModelSection, Recipe, SftSchedule, Vocabulary};
+use crate::schedule::Schedule;
+use crate::tasks::mini::tokenizer;
+use crate::text::Codec;
+use crate::trainer::{self, RunFolder, RunIdentity};
+use crate::{Error, Result, loss};
+
+/// Updates between two lines of metrics.
+const UPDATES_PER_REPORT: u64 = 50;
+
+/// What supervised learning reports every few updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SftMetrics {
+    /// Updates done.
+    pub step: u64,
+    /// Mean negative log-likelihood of a target token since the last report, in nats.
+    pub loss: f64,
+    /// Norm of the last gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the last update.
+    pub learning_rate: f64,
+    /// Tokens seen since the start, prompts included.
+    pub num_tokens: u64,
+}
+
+/// Somebody who watches supervised learning and may end it.
+pub trait SftObserver {
+    /// Some updates have ended; `tokens_per_second` counts this process only.
+    fn on_metrics(&mut self, metrics: &SftMetrics, updates: u64, tokens_per_second: f64);
+    /// Whether to stop; the run then ends with [`Error::Interrupted`] after writing a checkpoint.
+    fn should_stop(&self) -> bool;
+}
+
+/// What a checkpoint remembers beside tensors.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Progress {
+    optimizer_updates: u64,
+    num_tokens: u64,
+    cursor: u64,
+}
+
+/// Trains as `recipe` says in the run folder `run` and writes the finished model to `output`.
+///
+/// The same call resumes a run that was interrupted, to the bit.
+///
+/// # Errors
+/// [`Error::Config`] and [`Error::Format`] for a recipe or files that do not fit, [`Error::Interrupted`] when the observer
+/// asked to stop.
+pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftObserver) -> Result<()> {
+    let base_hash = recipe.base.as_deref().map_or(Ok(String::new()), crate::model::weights_hash)?;
+    let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha: 0.0, base: base_hash };
+    let run = RunFolder::open(run, &identity, recipe)?;
+    let (base, tokenizer_folder) = start(recipe, &run)?;
+    let codec = Codec::from_folder(&tokenizer_folder)?;
+    let mut examples = Examples::from_recipe(recipe, &codec, &base.tokens)?;
+    let tuning = recipe.tuning.tuning();
+    let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
+    let mut optimizer = AdamW::new(policy.parameters().to_vec(), adamw(recipe))?;
+    let mut progress = Progress::default();
+    let mut update = 0;
+    if let Some(checkpoint) = trainer::latest::<Progress>(&run, &Device::Cpu)?.checkpoint {
+        policy.load_parameters(&checkpoint.tensors)?;
+        optimizer.load_state(&checkpoint.tensors, checkpoint.state.optimizer_updates)?;
+        (update, progress) = (checkpoint.step, checkpoint.state);
+    }
+
+    let updates = recipe.sft.updates() as u64;
+    let schedule = schedule(recipe, updates);
+    let mut report = Report::new(&run, &progress, update)?;
+    while update < updates {
+        let share = update as f64 / updates as f64;
+        let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
+        let mut gradients = optimizer.gradients();
+        let targets: usize = batch.iter().map(Example::targets).sum();
+        let mut batch_loss = 0.0;
+        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens) {
+            let loss = micro_loss(&policy, micro, targets)?;
+            gradients.accumulate(&loss.backward()?, policy.parameters())?;
+            batch_loss += f64::from(loss.to_scalar::<f32>()?);
+        }
+        let learning_rate = schedule.learning_rate(update, recipe.sft.learning_rate);
+        let outcome = optimizer.step(&gradients, learning_rate)?;
+        update += 1;
+        progress.num_tokens += batch.iter().map(|example| example.ids.len() as u64).sum::<u64>();
+        progress.optimizer_updates = optimizer.updates();
+        report.add(batch_loss);
+        let stop = observer.should_stop();
+        if update % UPDATES_PER_REPORT == 0 || update == updates {
+            let metrics = report.line(update, outcome.grad_norm, learning_rate, progress.num_tokens)?;
+            observer.on_metrics(&metrics, updates, report.tokens_per_second(progress.num_tokens));
+        }
+        if update.is_multiple_of(recipe.run.checkpoint_every as u64) || stop || update == updates {
+            save(&run, update, &policy, &optimizer, &progress)?;
+        }
+        if stop && update < updates {
+            return Err(Error::Interrupted);
+        }
+    }
+    copy_tokenizer(&tokenizer_folder, output)?;
+    match tuning {
+        Tuning::Full => policy.save(output, ""),
+        Tuning::Lora(_) => Pretrained { weights: policy.weights()?, ..policy.base().clone() }.save(output),
+    }
+}
+
+/// The model that training starts from and the folder of its tokenizer.
+fn start(recipe: &Recipe, run: &RunFolder) -> Result<(Pretrained, std::path::PathBuf)> {
+    if let Some(base) = &recipe.base {
+        return Ok((Pretrained::load(base, DType::F32, &Device::Cpu)?, base.clone()));
+    }
+    let Some(section) = &recipe.model else {
+        return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
+    };
+    if section.vocabulary != Some(Vocabulary::Mini) {
+        return Err(Error::config("`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing"));
+    }
+    let folder = run.file("tokenizer");
+    tokenizer::write(&folder, recipe.seed)?;
+    let codec = Codec::from_folder(&folder)?;
+    let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
+    let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
+    let config = shape(section, codec.vocabulary_size());
+    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+    Ok((Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?, folder))
+}
+
+fn shape(section: &ModelSection, vocab_size: usize) -> ModelConfig {
+    ModelConfig {
+        vocab_size,
+        hidden_size: section.hidden_size,
+        intermediate_size: section.intermediate_size,
+        num_hidden_layers: section.layers,
+        num_attention_heads: section.heads,
+        num_key_value_heads: section.kv_heads,
+        head_dim: section.head_dim(),
+        max_position_embeddings: section.max_position_embeddings,
+        rms_norm_eps: section.rms_norm_eps,
+        rope_theta: section.rope_theta,
+        tie_word_embeddings: section.tie_word_embeddings,
+    }
+}
+
+fn adamw(recipe: &Recipe) -> AdamWConfig {
+    let section = &recipe.optimizer;
+    AdamWConfig {
+        beta1: section.betas[0],
+        beta2: section.betas[1],
+        eps: section.epsilon,
+        weight_decay: section.weight_decay,
+        grad_clip: Some(section.grad_clip),
+    }
+}
+
+fn schedule(recipe: &Recipe, total: u64) -> Schedule {
+    let warmup_updates = recipe.sft.warmup_updates as u64;
+    match recipe.sft.schedule {
+        SftSchedule::Constant => Schedule::ConstantWithWarmup { warmup_updates },
+        SftSchedule::Cosine => Schedule::CosineWithWarmup { warmup_updates, total, final_ratio: recipe.sft.final_ratio },
+    }
+}
+
+/// Splits a batch into pieces of at most `tokens` tokens; a longer example is a piece of its own.
+fn micro_batches(batch: &[Example], tokens: usize) -> impl Iterator<Item = &[Example]> {
+    let mut rest = batch;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut size = 0;
+        let fits = rest.iter().take_while(|example| {
+            size += example.ids.len();
+            size <= tokens
+        });
+        let (micro, later) = rest.split_at(fits.count().max(1));
+        rest = later;
+        Some(micro)
+    })
+}
+
+/// The micro-batch's share of the batch's mean loss over `targets` tokens.
+fn micro_loss(policy: &Policy, micro: &[Example], targets: usize) -> Result<Tensor> {
+    let inputs = micro.iter().map(|example| &example.ids[..example.ids.len() - 1]);
+    let packed = Packed::new(inputs);
+    let (mut rows, mut ids) = (Vec::new(), Vec::new());
+    for (example, &offset) in micro.iter().zip(&packed.offsets) {
+        for target in example.first_target..example.ids.len() {
+            rows.push((offset + target - 1) as u32);
+            ids.push(example.ids[target]);
+        }
+    }
+    let decoder = policy.decoder()?;
+    let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
+    let logprobs = ops::token_log_probs(&logits, &ids)?;
+    let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
+    loss::negative_log_likelihood(&logprobs, &weights)
+}
+
+fn save(run: &RunFolder, update: u64, policy: &Policy, optimizer: &AdamW, progress: &Progress) -> Result<()> {
+    let mut tensors = optimizer.state()?;
+    for (name, var) in policy.parameters() {
+        tensors.insert(name.clone(), var.as_tensor().clone());
+    }
+    trainer::save(run, update, &tensors, progress)
+}
+
+/// Losses since the last line, and the clock.
+struct Report {
+    sum: f64,
+    count: u64,
+    started: Instant,
+    tokens_before: u64,
+}
+
+impl Report {
+    fn new(_run: &RunFolder, progress: &Progress, _update: u64) -> Result<Self> {
+        Ok(Self { sum: 0.0, count: 0, started: Instant::now(), tokens_before: progress.num_tokens })
+    }
+
+    fn add(&mut self, loss: f64) {
+        self.sum += loss;
+        self.count += 1;
+    }
+
+    fn line(&mut self, step: u64, grad_norm: f64, learning_rate: f64, num_tokens: u64) -> Result<SftMetrics> {
+        let loss = self.sum / self.count.max(1) as f64;
+        (self.sum, self.count) = (0.0, 0);
+        Ok(SftMetrics { step, loss, grad_norm, learning_rate, num_tokens })
+    }
+
+    fn tokens_per_second(&self, num_tokens: u64) -> f64 {
+        (num_tokens - self.tokens_before) as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+}
