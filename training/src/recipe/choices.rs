@@ -98,7 +98,8 @@ pub enum Truncated {
 pub enum LengthOf {
     /// The response, its end-of-sequence token included.
     Response,
-    /// Prompt and response, as in the released code; the objective of the paper centres lengths per prompt and cannot tell.
+    /// Prompt and response, as in the released code; the objective of the paper centres lengths per prompt and cannot
+    /// tell.
     PromptAndResponse,
 }
 

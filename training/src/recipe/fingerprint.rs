@@ -9,8 +9,8 @@ use super::Recipe;
 use crate::{Error, Result};
 
 /// Keys that change no number of a training step, or only the order of its additions: names, what says when to stop or
-/// save, what fits a run into memory (a run that ran out of it must be able to go on with less), how the result is measured
-/// afterwards, and what a run's identity holds beside the recipe (its alpha, the hash of its base).
+/// save, what fits a run into memory (a run that ran out of it must be able to go on with less), how the result is
+/// measured afterwards, and what a run's identity holds beside the recipe (its alpha, the hash of its base).
 const WITHOUT_EFFECT: &[&str] = &[
     "/name",
     "/base",
@@ -27,9 +27,9 @@ impl Recipe {
     /// SHA-256, in hexadecimal, of everything that decides the numbers of a run: equal for two recipes exactly when one
     /// may continue the other's run.
     ///
-    /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its own
-    /// alpha beside this), `run`, `eval`, `behaviours`, `sft.evaluate_every`, and the two keys that only fit a run into
-    /// memory, `rollout.concurrent_sequences` and `optimizer.microbatch_tokens` (they change rounding).
+    /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its
+    /// own alpha beside this), `run`, `eval`, `behaviours`, `sft.evaluate_every`, and the two keys that only fit a run
+    /// into memory, `rollout.concurrent_sequences` and `optimizer.microbatch_tokens` (they change rounding).
     ///
     /// # Errors
     /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.
@@ -40,8 +40,8 @@ impl Recipe {
         Ok(hex(&Sha256::digest(canonical.as_bytes())))
     }
 
-    /// What of this recipe would make it refuse to continue a run of `earlier`, a line for each dotted key; empty exactly
-    /// when the fingerprints are equal.
+    /// What of this recipe would make it refuse to continue a run of `earlier`, a line for each dotted key; empty
+    /// exactly when the fingerprints are equal.
     ///
     /// # Errors
     /// As [`Recipe::fingerprint`].

@@ -186,8 +186,8 @@ impl<'v> Deserializer<'v> for Node<'v> {
 
     serde::forward_to_deserialize_any! {
         <V: Visitor<'v>>
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct
-        map identifier ignored_any
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map identifier ignored_any
     }
 }
 

@@ -16,8 +16,8 @@ impl Recipe {
     /// string.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read. [`Error::Format`] with line, dotted key and the way out for a mistake
-    /// in the file; [`Error::Config`] for one in an override.
+    /// [`Error::Io`] when the file cannot be read. [`Error::Format`] with line, dotted key and the way out for a
+    /// mistake in the file; [`Error::Config`] for one in an override.
     pub fn load(path: &Path, overrides: &[(String, String)]) -> Result<Self> {
         let text = files::read_text(path)?;
         Source { path: Some(path), text: &text, overrides }.recipe()

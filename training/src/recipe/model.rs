@@ -6,7 +6,8 @@ use super::choices::{TargetModule, TuningMode, Vocabulary};
 
 /// `[model]`: the shape of a Qwen2 decoder.
 ///
-/// It makes a new model where the recipe has no base, and lets a plan be made before the base is on disk where it has one.
+/// It makes a new model where the recipe has no base, and lets a plan be made before the base is on disk where it has
+/// one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {

@@ -13,8 +13,8 @@ use super::choices::{AdvantageNorm, KlPlacement, LengthOf, LossAggregation, Trun
 pub struct ObjectiveSection {
     /// Name of the reward function. Default `sigmoid-length`, the paper's.
     pub name: String,
-    /// Strengths of the length penalty, each in [0, 1): every one is a run and becomes a tier. A single number is a list
-    /// of one. Default 0.05, 0.1, 0.2, 0.4 (paper, section 5.1).
+    /// Strengths of the length penalty, each in [0, 1): every one is a run and becomes a tier. A single number is a
+    /// list of one. Default 0.05, 0.1, 0.2, 0.4 (paper, section 5.1).
     #[serde(deserialize_with = "one_or_many")]
     pub alpha: Vec<f64>,
 }

@@ -22,8 +22,8 @@ impl Default for RunSection {
 
 /// `[sft]`: supervised learning.
 ///
-/// The paper uses it only for its baseline (shortest correct of 8 responses, learning rate 5e-6); the other defaults are
-/// those under which the mini base is made.
+/// The paper uses it only for its baseline (shortest correct of 8 responses, learning rate 5e-6); the other defaults
+/// are those under which the mini base is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftSection {

@@ -53,8 +53,8 @@ struct Manifest {
 /// Saves a checkpoint of `step` and removes all but the newest two.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be written; the checkpoints before it are then untouched. [`Error::Format`] when `state`
-/// cannot be expressed as JSON.
+/// [`Error::Io`] when it cannot be written; the checkpoints before it are then untouched. [`Error::Format`] when
+/// `state` cannot be expressed as JSON.
 pub fn save<S: Serialize>(run: &RunFolder, step: u64, tensors: &BTreeMap<String, Tensor>, state: &S) -> Result<()> {
     let unfinished = run.file(&format!("{UNFINISHED}{}", name(step)));
     remove(&unfinished)?;
@@ -80,8 +80,8 @@ pub fn save<S: Serialize>(run: &RunFolder, step: u64, tensors: &BTreeMap<String,
 /// Reads the newest whole checkpoint of a run onto `device`.
 ///
 /// # Errors
-/// [`Error::Io`] when the run's folder cannot be read; [`Error::Format`] when there are checkpoints but none is whole, or
-/// when a whole one holds another kind of state.
+/// [`Error::Io`] when the run's folder cannot be read; [`Error::Format`] when there are checkpoints but none is whole,
+/// or when a whole one holds another kind of state.
 pub fn latest<S: DeserializeOwned>(run: &RunFolder, device: &Device) -> Result<Latest<S>> {
     let mut warnings = Vec::new();
     for step in steps(run)?.into_iter().rev() {

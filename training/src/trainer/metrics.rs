@@ -1,4 +1,5 @@
-//! The numbers of every step, one JSON object a line: `metrics.jsonl`, and apart from it what a clock says, `timings.jsonl`.
+//! The numbers of every step, one JSON object a line: `metrics.jsonl`, and apart from it what a clock says,
+//! `timings.jsonl`.
 //!
 //! `metrics.jsonl` holds nothing that depends on the machine's speed, so two runs of one recipe can be compared byte by
 //! byte. Keys are those of TRL where it has one. A run that resumes cuts both files back to its checkpoint.
@@ -152,7 +153,8 @@ impl MetricsLog {
     /// A last line that a killed process left half written is dropped.
     ///
     /// # Errors
-    /// [`Error::Io`] when they cannot be read or written; [`Error::Format`] with the line when one is damaged elsewhere.
+    /// [`Error::Io`] when they cannot be read or written; [`Error::Format`] with the line when one is damaged
+    /// elsewhere.
     pub fn resume(run: &RunFolder, last_step: u64) -> Result<Self> {
         let metrics: Vec<StepMetrics> = cut(&run.file(METRICS), last_step)?;
         let timings: Vec<StepTimings> = cut(&run.file(TIMINGS), last_step)?;
@@ -179,16 +181,16 @@ impl MetricsLog {
     /// Writes a line to each file; both are on disk when this returns.
     ///
     /// # Errors
-    /// [`Error::Io`] when they cannot be written; [`Error::Config`] when a number is not finite (the run has diverged) or
-    /// the step is not later than the one before.
+    /// [`Error::Io`] when they cannot be written; [`Error::Config`] when a number is not finite (the run has diverged)
+    /// or the step is not later than the one before.
     pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> Result<()> {
         self.timings.append(timings)?;
         self.metrics.append(metrics)
     }
 }
 
-/// A file that grows by lines. It is not replaced as a whole like other files: that would cost more with every step, and
-/// half a line at its end does no harm.
+/// A file that grows by lines. It is not replaced as a whole like other files: that would cost more with every step,
+/// and half a line at its end does no harm.
 #[derive(Debug)]
 struct Lines {
     path: PathBuf,

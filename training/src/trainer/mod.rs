@@ -1,4 +1,5 @@
-//! What surrounds a training loop: its folder on disk, checkpoints, metrics, the plan made before it, and who watches it.
+//! What surrounds a training loop: its folder on disk, checkpoints, metrics, the plan made before it, and who watches
+//! it.
 //!
 //! Everything here makes a run survive: whatever moment it is killed at, the same command goes on from the last
 //! checkpoint and writes the same numbers. No mathematics of training is here, and nothing is printed: an [`Observer`]

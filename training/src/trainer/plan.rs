@@ -96,12 +96,13 @@ pub struct Memory {
     pub reference: u64,
     /// `trained · 4`.
     pub gradients: u64,
-    /// Adam's two moments, and a full-precision copy of weights that are not: `trained · 8`, or `trained · 12` with b < 4.
+    /// Adam's two moments, and a full-precision copy of weights that are not: `trained · 8`, or `trained · 12` with b <
+    /// 4.
     pub optimizer: u64,
     /// What a micro-batch of T tokens keeps for its backward pass:
-    /// `T · layers · ((6 hidden + 3 heads · head_dim + 4 kv_heads · head_dim + 4 intermediate) · b + 4 heads)`, with the
-    /// attention's own scores computed anew in the backward pass, and `T · vocab · 8` for logits and their gradient. T is
-    /// `microbatch_tokens`, or the longest possible sequence where that is more.
+    /// `T · layers · ((6 hidden + 3 heads · head_dim + 4 kv_heads · head_dim + 4 intermediate) · b + 4 heads)`, with
+    /// the attention's own scores computed anew in the backward pass, and `T · vocab · 8` for logits and their
+    /// gradient. T is `microbatch_tokens`, or the longest possible sequence where that is more.
     pub activations: u64,
     /// Keys and values of the responses that are sampled at the same time, all of full length:
     /// `2 · layers · kv_heads · head_dim · b · sequences · (max_prompt_tokens + max_new_tokens)`.

@@ -45,9 +45,9 @@ impl RunFolder {
     /// Leftovers of a process that was killed while writing are removed.
     ///
     /// # Errors
-    /// [`Error::Config`] when the folder cannot be written (read-only, disk full), is in use by another process, belongs
-    /// to a different run (says what differs), or holds files that are no run's. [`Error::Format`] when its `run.json`
-    /// is damaged.
+    /// [`Error::Config`] when the folder cannot be written (read-only, disk full), is in use by another process,
+    /// belongs to a different run (says what differs), or holds files that are no run's. [`Error::Format`] when its
+    /// `run.json` is damaged.
     pub fn open(path: &Path, identity: &RunIdentity, recipe: &Recipe) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path)).map_err(|error| unwritable(path, error))?;
         refuse_foreign(path)?;

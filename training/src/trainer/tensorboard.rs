@@ -1,8 +1,8 @@
 //! The metrics of a run as a TensorBoard event file.
 //!
-//! An event file is a sequence of TFRecords (length, checksum, bytes, checksum), each an `Event` message of protobuf. Only
-//! scalars are written, which takes five kinds of field; a protobuf library would be more code than this. The file can
-//! always be made again from `metrics.jsonl`, and a run that resumes does so.
+//! An event file is a sequence of TFRecords (length, checksum, bytes, checksum), each an `Event` message of protobuf.
+//! Only scalars are written, which takes five kinds of field; a protobuf library would be more code than this. The file
+//! can always be made again from `metrics.jsonl`, and a run that resumes does so.
 
 use std::fs::File;
 use std::io::Write;

@@ -281,7 +281,10 @@ proptest::proptest! {
     }
 
     #[test]
-    fn any_value_at_any_known_key_is_taken_or_refused_by_name(index in 0_usize..1000, value in "-?[0-9]{1,3}(\\.5)?|true|\\[\\]|[a-z]{1,5}") {
+    fn any_value_at_any_known_key_is_taken_or_refused_by_name(
+        index in 0_usize..1000,
+        value in r"-?[0-9]{1,3}(\.5)?|true|\[\]|[a-z]{1,5}",
+    ) {
         let keys = known_keys();
         let key = &keys[index % keys.len()];
         match Recipe::parse(RL, &[(key.clone(), value.clone())]) {
