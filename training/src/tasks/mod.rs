@@ -5,6 +5,7 @@
 
 pub mod chat;
 pub mod mini;
+pub mod readers;
 
 /// One problem: what the user asks, and the answer that counts as correct.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
