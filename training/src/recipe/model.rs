@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choices::{TargetModule, TuningMode, Vocabulary};
+use crate::model::{LoraConfig, Tuning};
 
 /// `[model]`: the shape of a Qwen2 decoder.
 ///
@@ -80,5 +81,19 @@ pub struct TuningSection {
 impl Default for TuningSection {
     fn default() -> Self {
         Self { mode: TuningMode::Full, rank: 16, lora_alpha: 32.0, target_modules: TargetModule::ALL.to_vec() }
+    }
+}
+
+impl TuningSection {
+    /// What this section asks a policy to train.
+    pub fn tuning(&self) -> Tuning {
+        match self.mode {
+            TuningMode::Full => Tuning::Full,
+            TuningMode::Lora => Tuning::Lora(LoraConfig {
+                rank: self.rank,
+                alpha: self.lora_alpha,
+                target_modules: self.target_modules.iter().map(|module| module.name().to_owned()).collect(),
+            }),
+        }
     }
 }

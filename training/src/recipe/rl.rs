@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::choices::{AdvantageNorm, KlPlacement, LengthOf, LossAggregation, Truncated};
+use super::choices::{LengthOf, Truncated};
+use crate::advantage::{AdvantageNorm, KlPlacement};
+use crate::loss::LossAggregation;
 
 /// `[objective]`: what a response is worth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 //! One line a rule. A violation names the dotted key, the allowed range and what was found.
 
 use super::keys::KeyError;
-use super::{DataSource, KlPlacement, Recipe, SftSchedule, Stage, TuningMode};
+use super::{DataSource, Recipe, SftSchedule, Stage, TuningMode};
+use crate::advantage::KlPlacement;
 
 type Check = Result<(), KeyError>;
 

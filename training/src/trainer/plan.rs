@@ -5,7 +5,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::recipe::{KlPlacement, ModelSection, Recipe, Stage, TargetModule, TuningMode};
+use crate::advantage::KlPlacement;
+use crate::recipe::{ModelSection, Recipe, Stage, TargetModule, TuningMode};
 use crate::{Error, Result};
 
 /// Bytes of a gradient, a moment of Adam, or a full-precision copy of a weight.

@@ -170,7 +170,9 @@ fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     let warmup_updates = recipe.sft.warmup_updates as u64;
     match recipe.sft.schedule {
         SftSchedule::Constant => Schedule::ConstantWithWarmup { warmup_updates },
-        SftSchedule::Cosine => Schedule::CosineWithWarmup { warmup_updates, total, final_ratio: recipe.sft.final_ratio },
+        SftSchedule::Cosine => {
+            Schedule::CosineWithWarmup { warmup_updates, total, final_ratio: recipe.sft.final_ratio }
+        }
     }
 }
 

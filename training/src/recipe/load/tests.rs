@@ -2,7 +2,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::recipe::{AdvantageNorm, LengthOf, Stage, TargetModule, Truncated, TuningMode};
+use crate::advantage::AdvantageNorm;
+use crate::recipe::{LengthOf, Stage, TargetModule, Truncated, TuningMode};
 
 const RL: &str = "name = \"t\"\nstage = \"rl\"\nbase = \"b\"\n[data]\nsource = \"mini\"\n";
 
