@@ -7,5 +7,6 @@
 
 mod error;
 pub mod files;
+pub mod tasks;
 
 pub use error::{Error, Result};
