@@ -7,6 +7,8 @@ pub mod grader;
 // pub mod mini;
 // pub mod readers;
 
+pub use grader::Grader;
+
 /// One problem: what the user asks, and the answer that counts as correct.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Problem {
