@@ -112,13 +112,3 @@ pub enum SftSchedule {
     /// Half a cosine, down to `sft.final_ratio` of the peak.
     Cosine,
 }
-
-/// How a response is compared with the reference answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GraderMode {
-    /// The rules of the Qwen2.5-Math family, as in the released code.
-    Qwen,
-    /// Only a final boxed answer counts.
-    Strict,
-}

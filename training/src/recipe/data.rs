@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::{DataSource, GraderMode};
+use super::choices::DataSource;
+use crate::tasks::grader::GraderMode;
 
 /// `[data]`: where problems come from and how a prompt is made of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

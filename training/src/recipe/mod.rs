@@ -18,9 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use choices::{
-    DataSource, GraderMode, LengthOf, SftSchedule, Stage, TargetModule, Truncated, TuningMode, Vocabulary,
-};
+pub use choices::{DataSource, LengthOf, SftSchedule, Stage, TargetModule, Truncated, TuningMode, Vocabulary};
 pub use data::{BehavioursSection, DataSection, GraderSection};
 pub use model::{ModelSection, TuningSection};
 pub use rl::{AlgorithmSection, ObjectiveSection, OptimizerSection, RolloutSection};

@@ -4,8 +4,11 @@
 //! says whether a response reaches the problem's answer. Rewards, lengths and tokens are not known here: a task sees text.
 
 pub mod chat;
+pub mod grader;
 pub mod mini;
 pub mod readers;
+
+pub use grader::Grader;
 
 /// One problem: what the user asks, and the answer that counts as correct.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
