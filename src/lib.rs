@@ -2,4 +2,5 @@
 //!
 //! The library behind the `serve` binary. Training mathematics lives in the `brevity_training` crate.
 
+pub mod family;
 pub mod report;
