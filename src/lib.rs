@@ -2,5 +2,6 @@
 //!
 //! The library behind the `serve` binary. Training mathematics lives in the `brevity_training` crate.
 
+pub mod eval;
 pub mod family;
 pub mod report;
