@@ -1,3 +1,7 @@
 //! Brevity: train reasoning models into effort tiers, serve them, and measure what each tier saves.
 //!
 //! The library behind the `serve` binary. Training mathematics lives in the `brevity_training` crate.
+
+pub mod eval;
+pub mod family;
+pub mod report;

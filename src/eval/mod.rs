@@ -1,0 +1,55 @@
+//! Measuring a tier: graded responses in, accuracy, tokens and behaviours with their uncertainty out.
+//!
+//! This half of the room is pure: it sees [`Response`]s, never an engine, a prompt or a file. Summaries are made per level
+//! and overall, comparisons against the base use the same problems wherever both sides answered them.
+
+pub mod behaviours;
+pub mod comparison;
+pub mod statistics;
+pub mod summary;
+
+pub use behaviours::{BehaviourCounts, Behaviours};
+pub use comparison::{Comparison, compare};
+pub use statistics::Interval;
+pub use summary::{LevelSummary, Summary, TokenSummary};
+
+use serde::{Deserialize, Serialize};
+
+/// One graded response, as the summaries need it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// Which problem it answers: its place in the data set, the same number for every tier.
+    pub problem: usize,
+    /// The problem's difficulty class; an empty string where the data set has none.
+    pub level: String,
+    /// The grader found the reference answer.
+    pub correct: bool,
+    /// It was cut off before its end-of-sequence token.
+    pub truncated: bool,
+    /// Completion tokens, the end-of-sequence token included.
+    pub tokens: usize,
+    /// Tokens of them inside the thinking block.
+    pub reasoning_tokens: usize,
+    /// Marker phrases found in its text.
+    pub behaviours: BehaviourCounts,
+}
+
+/// The levels of `responses` in the order in which they first appear.
+fn level_names<'a>(responses: impl IntoIterator<Item = &'a Response>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for response in responses {
+        if !names.contains(&response.level.as_str()) {
+            names.push(&response.level);
+        }
+    }
+    names
+}
+
+/// The responses grouped by problem, ascending by problem index.
+fn by_problem<'a>(responses: impl IntoIterator<Item = &'a Response>) -> Vec<(usize, Vec<&'a Response>)> {
+    let mut groups = std::collections::BTreeMap::<usize, Vec<&Response>>::new();
+    for response in responses {
+        groups.entry(response.problem).or_default().push(response);
+    }
+    groups.into_iter().collect()
+}

@@ -1,0 +1,318 @@
+//! `family.toml`: reading, changing and writing it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use brevity_training::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+
+use super::validate::{self, nearest};
+use super::{Effort, TierCard, default_effort_map, hash};
+
+/// A family of effort tiers. Relative paths in it start at the manifest's own folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    #[serde(skip)]
+    path: PathBuf,
+    /// The family's name, the model name that requests may use.
+    pub name: String,
+    /// One sentence for people who choose a family.
+    #[serde(default)]
+    pub description: String,
+    /// The effort of requests that name none.
+    pub default_effort: Effort,
+    /// The weights that all tiers start from.
+    pub base: Base,
+    /// The tier of every effort.
+    #[serde(default)]
+    pub effort: BTreeMap<Effort, String>,
+    /// The tiers; the base first, then by ascending alpha.
+    #[serde(default, rename = "tier")]
+    pub tiers: Vec<Tier>,
+}
+
+/// Where the base's weights are: exactly one of `path` and `hub`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// A folder in Hugging Face format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// A repository on the Hugging Face hub, `organisation/name` or `organisation/name@revision`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// SHA-256 of the weights ([`hash::weights_sha256`]); required with `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// One tier: an adapter on the base, a checkpoint of its own, or (with neither) the base itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tier {
+    /// Unique name; also the model name of the tier in requests.
+    pub name: String,
+    /// Weight of the length penalty it was trained with, in [0, 1); 0 for the base.
+    pub alpha: f64,
+    /// Folder of a LoRA adapter in PEFT format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
+    /// Folder of a full checkpoint in Hugging Face format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+    /// SHA-256 of the adapter's or checkpoint's weights; required with either. The base tier's is that of [`Base`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// How it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<TierTraining>,
+    /// What was measured of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub card: Option<TierCard>,
+}
+
+/// How a tier was made; enough to make it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierTraining {
+    /// The recipe's name or file.
+    pub recipe: String,
+    /// The recipe's fingerprint: two runs with the same one were asked for the same thing.
+    pub fingerprint: String,
+    /// Optimisation steps done.
+    pub steps: u64,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Wall-clock time of the run in seconds.
+    pub wall_seconds: f64,
+    /// The command that repeats it.
+    pub command: String,
+}
+
+impl Tier {
+    /// A tier that is the base itself.
+    pub fn new(name: &str, alpha: f64) -> Self {
+        let name = name.to_owned();
+        Self { name, alpha, adapter: None, checkpoint: None, sha256: None, training: None, card: None }
+    }
+
+    /// The tier as the LoRA adapter in `folder`, whose weights hash to `sha256`.
+    pub fn with_adapter(self, folder: impl Into<PathBuf>, sha256: impl Into<String>) -> Self {
+        Self { adapter: Some(folder.into()), checkpoint: None, sha256: Some(sha256.into()), ..self }
+    }
+
+    /// The tier as the full checkpoint in `folder`, whose weights hash to `sha256`.
+    pub fn with_checkpoint(self, folder: impl Into<PathBuf>, sha256: impl Into<String>) -> Self {
+        Self { adapter: None, checkpoint: Some(folder.into()), sha256: Some(sha256.into()), ..self }
+    }
+
+    /// Whether it is the base itself.
+    pub fn is_base(&self) -> bool {
+        self.adapter.is_none() && self.checkpoint.is_none()
+    }
+
+    /// Its own folder of weights; `None` for the base.
+    pub fn folder(&self) -> Option<&Path> {
+        self.adapter.as_deref().or(self.checkpoint.as_deref())
+    }
+}
+
+impl Manifest {
+    /// An empty family that will be saved at `path`; medium effort by default, no tiers yet.
+    pub fn new(path: impl Into<PathBuf>, name: &str, base: Base) -> Self {
+        Self {
+            path: path.into(),
+            name: name.to_owned(),
+            description: String::new(),
+            default_effort: Effort::Medium,
+            base,
+            effort: BTreeMap::new(),
+            tiers: Vec::new(),
+        }
+    }
+
+    /// Reads and checks the manifest at `path`, and that the folders it names exist. Hashes are not computed: see
+    /// [`Manifest::verify`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read; [`Error::Format`] with line or key and remedy when it is not a valid manifest
+    /// or names a folder that is not there.
+    pub fn load(path: &Path) -> Result<Self> {
+        let manifest = Self::parse(&files::read_text(path)?, path)?;
+        for (key, folder) in manifest.folders() {
+            let place = manifest.resolve(folder);
+            if !place.is_dir() {
+                let message = format!(
+                    "{key}: there is no folder `{}`, put the weights there or correct the path",
+                    place.display()
+                );
+                return Err(Error::format(path, message));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Reads and checks a manifest from `text`; `path` is where it is said to be, for errors and relative paths.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with line or key and remedy.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let mut manifest: Self =
+            toml::from_str(text).map_err(|error| Error::format(path, validate::explain(text, &error)))?;
+        manifest.path = path.to_owned();
+        manifest.check()?;
+        manifest.sort();
+        Ok(manifest)
+    }
+
+    /// Writes the manifest to where it came from: atomically, the base tier first, then by ascending alpha, then by name.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when it is not valid (nothing is written then), [`Error::Io`] when it cannot be written.
+    pub fn save(&mut self) -> Result<()> {
+        self.sort();
+        let text = self.to_toml()?;
+        files::write(&self.path, text.as_bytes())
+    }
+
+    /// The manifest's text, as [`Manifest::save`] writes it.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when it is not valid.
+    pub fn to_toml(&self) -> Result<String> {
+        self.check()?;
+        toml::to_string(self).map_err(|error| Error::format(&self.path, error.to_string()))
+    }
+
+    /// Where the manifest is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `folder` seen from the manifest's own folder.
+    pub fn resolve(&self, folder: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new("")).join(folder)
+    }
+
+    /// The tier called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the nearest name when there is none.
+    pub fn tier(&self, name: &str) -> Result<&Tier> {
+        self.tiers.iter().find(|tier| tier.name == name).ok_or_else(|| self.unknown_tier(name))
+    }
+
+    /// Adds `tier`, or replaces the tier of that name.
+    ///
+    /// A replaced tier keeps its card if the weights stayed the same and `tier` brings none. Where the efforts were spread
+    /// by [`default_effort_map`] (or there were none yet) they are spread anew; a map written by hand is left alone.
+    pub fn upsert_tier(&mut self, mut tier: Tier) {
+        let spread = self.effort == default_effort_map(&self.tiers);
+        if let Some(old) = self.tiers.iter().position(|old| old.name == tier.name) {
+            let old = self.tiers.remove(old);
+            if tier.card.is_none() && old.sha256 == tier.sha256 && old.folder().is_some() == tier.folder().is_some() {
+                tier.card = old.card;
+            }
+        }
+        self.tiers.push(tier);
+        self.sort();
+        if spread || self.effort.is_empty() {
+            self.effort = default_effort_map(&self.tiers);
+        }
+    }
+
+    /// Gives the tier called `name` this card.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the nearest name when there is no such tier, or when the card was measured on other weights.
+    pub fn set_card(&mut self, name: &str, card: TierCard) -> Result<()> {
+        let Some(index) = self.tiers.iter().position(|tier| tier.name == name) else {
+            return Err(self.unknown_tier(name));
+        };
+        let base = self.base.sha256.clone();
+        if let Some(tier) = self.tiers.get_mut(index) {
+            let expected = if tier.is_base() { base.as_ref() } else { tier.sha256.as_ref() };
+            if let Some(expected) = expected.filter(|expected| **expected != card.weights_sha256) {
+                return Err(Error::config(format!(
+                    "tier \"{name}\": the card was measured on weights {}, the tier's are {expected}; evaluate the tier again",
+                    card.weights_sha256
+                )));
+            }
+            tier.card = Some(card);
+        }
+        Ok(())
+    }
+
+    /// Hashes the weights on disk and compares them with the manifest and the cards. A base on the hub is compared with
+    /// `hub_folder`, where it was downloaded to, if given.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read; [`Error::Format`] naming the first tier whose weights are not those of
+    /// the manifest, or whose card was measured on others.
+    pub fn verify(&self, hub_folder: Option<&Path>) -> Result<()> {
+        let base = self.base.path.as_deref().map(|folder| self.resolve(folder)).or(hub_folder.map(Path::to_owned));
+        if let (Some(folder), Some(expected)) = (base, &self.base.sha256) {
+            self.verify_folder("base", &folder, expected)?;
+        }
+        for tier in &self.tiers {
+            let key = format!("tier \"{}\"", tier.name);
+            if let (Some(folder), Some(expected)) = (tier.folder(), &tier.sha256) {
+                self.verify_folder(&key, &self.resolve(folder), expected)?;
+            }
+            let weights = if tier.is_base() { &self.base.sha256 } else { &tier.sha256 };
+            if let (Some(card), Some(weights)) = (&tier.card, weights)
+                && card.weights_sha256 != *weights
+            {
+                let message = format!(
+                    "{key} card.weights_sha256: the card was measured on other weights, evaluate the tier again"
+                );
+                return Err(Error::format(&self.path, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_folder(&self, key: &str, folder: &Path, expected: &str) -> Result<()> {
+        let found = hash::weights_sha256(folder)?;
+        if found == expected {
+            return Ok(());
+        }
+        let message = format!(
+            "{key} sha256: the weights in `{}` hash to {found}, not {expected}; restore them, or write the new hash if the change is meant",
+            folder.display()
+        );
+        Err(Error::format(&self.path, message))
+    }
+
+    fn folders(&self) -> impl Iterator<Item = (String, &Path)> {
+        let base = self.base.path.as_deref().map(|folder| ("base.path".to_owned(), folder));
+        let tier = |tier: &Tier| {
+            let kind = if tier.adapter.is_some() { "adapter" } else { "checkpoint" };
+            format!("tier \"{}\" {kind}", tier.name)
+        };
+        base.into_iter().chain(self.tiers.iter().filter_map(move |t| t.folder().map(|folder| (tier(t), folder))))
+    }
+
+    fn unknown_tier(&self, name: &str) -> Error {
+        let known = nearest(name, self.tiers.iter().map(|tier| tier.name.as_str()));
+        Error::config(format!("family `{}` has no tier `{name}`{known}", self.name))
+    }
+
+    fn check(&self) -> Result<()> {
+        match validate::faults(self) {
+            faults if faults.is_empty() => Ok(()),
+            faults => Err(Error::format(&self.path, faults.join("; "))),
+        }
+    }
+
+    fn sort(&mut self) {
+        self.tiers.sort_by(|a, b| {
+            b.is_base().cmp(&a.is_base()).then(a.alpha.total_cmp(&b.alpha)).then_with(|| a.name.cmp(&b.name))
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

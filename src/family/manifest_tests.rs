@@ -1,0 +1,320 @@
+use super::*;
+use crate::family::LevelCard;
+use proptest::prelude::*;
+use std::fs;
+
+const BASE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const TIER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+fn card(weights: &str) -> TierCard {
+    TierCard {
+        dataset: "mini:test".to_owned(),
+        date: "2025-03-31".to_owned(),
+        seed: 7,
+        temperature: 1.0,
+        top_p: 1.0,
+        samples: 4,
+        weights_sha256: weights.to_owned(),
+        levels: vec![LevelCard {
+            level: "easy".to_owned(),
+            problems: 500,
+            responses: 2000,
+            accuracy: 0.95,
+            accuracy_low: 0.94,
+            accuracy_high: 0.96,
+            tokens_mean: 41.5,
+            tokens_p50: 40.0,
+            tokens_p95: 61.25,
+            truncated: 0.0,
+            verification: 0.02,
+            backtracking: 0.01,
+            exploration: 0.0,
+        }],
+    }
+}
+
+fn sample() -> Manifest {
+    let base = Base { path: Some("base".into()), hub: None, sha256: Some(BASE.to_owned()) };
+    let mut manifest = Manifest::new("family.toml", "brevity-mini", base);
+    manifest.description = "Arithmetic, as briefly as it can be done.".to_owned();
+    manifest.upsert_tier(Tier::new("alpha-0.1", 0.1).with_adapter("alpha-0.1", TIER));
+    manifest.upsert_tier(Tier {
+        training: Some(TierTraining {
+            recipe: "mini-rl".to_owned(),
+            fingerprint: "00ff".to_owned(),
+            steps: 120,
+            seed: 1,
+            wall_seconds: 612.5,
+            command: "serve train mini-rl --alpha 0.05".to_owned(),
+        }),
+        card: Some(card(TIER)),
+        ..Tier::new("alpha-0.05", 0.05).with_checkpoint("alpha-0.05", TIER)
+    });
+    manifest.upsert_tier(Tier::new("base", 0.0));
+    manifest
+}
+
+fn fault(change: impl Fn(&mut Manifest)) -> String {
+    let mut manifest = sample();
+    change(&mut manifest);
+    manifest.to_toml().unwrap_err().to_string()
+}
+
+fn refused(from: &str, to: &str) -> String {
+    let text = sample().to_toml().unwrap();
+    assert!(text.contains(from), "{text}");
+    Manifest::parse(&text.replacen(from, to, 1), Path::new("family.toml")).unwrap_err().to_string()
+}
+
+#[test]
+fn the_text_is_stable() {
+    insta::assert_snapshot!(sample().to_toml().unwrap(), @r#"
+    name = "brevity-mini"
+    description = "Arithmetic, as briefly as it can be done."
+    default_effort = "medium"
+
+    [base]
+    path = "base"
+    sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+    [effort]
+    none = "alpha-0.1"
+    minimal = "alpha-0.1"
+    low = "alpha-0.1"
+    medium = "alpha-0.05"
+    high = "base"
+    xhigh = "base"
+    max = "base"
+
+    [[tier]]
+    name = "base"
+    alpha = 0.0
+
+    [[tier]]
+    name = "alpha-0.05"
+    alpha = 0.05
+    checkpoint = "alpha-0.05"
+    sha256 = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+    [tier.training]
+    recipe = "mini-rl"
+    fingerprint = "00ff"
+    steps = 120
+    seed = 1
+    wall_seconds = 612.5
+    command = "serve train mini-rl --alpha 0.05"
+
+    [tier.card]
+    dataset = "mini:test"
+    date = "2025-03-31"
+    seed = 7
+    temperature = 1.0
+    top_p = 1.0
+    samples = 4
+    weights_sha256 = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+    [[tier.card.level]]
+    level = "easy"
+    problems = 500
+    responses = 2000
+    accuracy = 0.95
+    accuracy_low = 0.94
+    accuracy_high = 0.96
+    tokens_mean = 41.5
+    tokens_p50 = 40.0
+    tokens_p95 = 61.25
+    truncated = 0.0
+    verification = 0.02
+    backtracking = 0.01
+    exploration = 0.0
+
+    [[tier]]
+    name = "alpha-0.1"
+    alpha = 0.1
+    adapter = "alpha-0.1"
+    sha256 = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+    "#);
+}
+
+#[test]
+fn what_is_saved_loads_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manifest = Manifest { path: folder.path().join("family.toml"), ..sample() };
+    manifest.tiers.reverse();
+    manifest.save().unwrap();
+    let missing = Manifest::load(manifest.path()).unwrap_err().to_string();
+    assert!(
+        missing.contains("base.path: there is no folder") && missing.contains("put the weights there"),
+        "{missing}"
+    );
+    for name in ["base", "alpha-0.05"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let missing = Manifest::load(manifest.path()).unwrap_err().to_string();
+    assert!(missing.contains("tier \"alpha-0.1\" adapter: there is no folder"), "{missing}");
+    fs::create_dir(folder.path().join("alpha-0.1")).unwrap();
+    assert_eq!(Manifest::load(manifest.path()).unwrap(), manifest);
+    assert_eq!(
+        manifest.tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>(),
+        ["base", "alpha-0.05", "alpha-0.1"]
+    );
+}
+
+#[test]
+fn unknown_keys_and_values_name_the_nearest() {
+    let message = refused("description", "descriptoin");
+    assert!(message.ends_with("line 2: unknown key `descriptoin`, did you mean `description`?"), "{message}");
+    let message = refused("wall_seconds", "walltime_seconds");
+    assert!(message.contains("unknown key `walltime_seconds`, did you mean `wall_seconds`?"), "{message}");
+    let message = refused("default_effort = \"medium\"", "default_effort = \"mediun\"");
+    assert!(message.contains("line 3: unknown value `mediun`, did you mean `medium`?"), "{message}");
+    let message = refused("tokens_p50", "zzz");
+    assert!(message.contains("unknown key `zzz`, known are `level`, `problems`"), "{message}");
+    let message = refused("xhigh =", "ultra =");
+    assert!(message.contains("unknown value `ultra`, known are `none`, `minimal`"), "{message}");
+    let message = refused("alpha = 0.05", "alpha = \"a lot\"");
+    assert!(message.contains("invalid type: string \"a lot\", expected f64"), "{message}");
+    let message = refused("alpha = 0.05", "");
+    assert!(message.contains("missing field `alpha`"), "{message}");
+}
+
+#[test]
+fn whole_numbers_are_numbers_too() {
+    let text = sample()
+        .to_toml()
+        .unwrap()
+        .replace("alpha = 0.0\n", "alpha = 0\n")
+        .replace("temperature = 1.0", "temperature = 1");
+    assert_eq!(Manifest::parse(&text, Path::new("family.toml")).unwrap(), sample());
+}
+
+#[test]
+fn faults_name_key_and_remedy() {
+    let text = fault(|m| m.tiers[1].alpha = 1.0);
+    assert!(text.contains("tier \"alpha-0.05\" alpha: 1 is outside [0, 1)"), "{text}");
+    let text = fault(|m| m.tiers[1].alpha = f64::NAN);
+    assert!(text.contains("alpha: NaN is outside"), "{text}");
+    let text = fault(|m| m.tiers[2].name = "alpha-0.05".to_owned());
+    assert!(text.contains("tier \"alpha-0.05\" name: used twice"), "{text}");
+    let text = fault(|m| {
+        m.effort.insert(Effort::High, "alpha-0.5".to_owned());
+    });
+    assert!(text.contains("effort.high: there is no tier `alpha-0.5`, did you mean `alpha-0.05`?"), "{text}");
+    let text = fault(|m| {
+        m.effort.remove(&Effort::Max);
+    });
+    assert!(text.contains("effort: no tier for `max`"), "{text}");
+    let text = fault(|m| m.base.hub = Some("org/name".to_owned()));
+    assert!(text.contains("base: both `path` and `hub`"), "{text}");
+    let text = fault(|m| m.base = Base { hub: Some("name@".to_owned()), ..Base::default() });
+    assert!(text.contains("base.hub: `name@` is no repository"), "{text}");
+    let text = fault(|m| m.base.sha256 = None);
+    assert!(text.contains("base.sha256: missing"), "{text}");
+    let text = fault(|m| m.tiers[1].sha256 = Some("1234".to_owned()));
+    assert!(text.contains("tier \"alpha-0.05\" sha256: `1234` is no SHA-256"), "{text}");
+    let text = fault(|m| m.tiers[1].adapter = Some("x".into()));
+    assert!(text.contains("both `adapter` and `checkpoint`"), "{text}");
+    let text = fault(|m| m.tiers.push(Tier::new("second", 0.0)));
+    assert!(text.contains("\"base\", \"second\" all name neither"), "{text}");
+    let text = fault(|m| m.tiers.clear());
+    assert!(text.contains("tier: none, add at least the base"), "{text}");
+    let text = fault(|m| m.tiers[1].card.as_mut().unwrap().levels[0].accuracy = 95.0);
+    assert!(text.contains("tier \"alpha-0.05\" card.level \"easy\" accuracy: 95 is outside [0, 1]"), "{text}");
+    let text = fault(|m| m.tiers[1].card.as_mut().unwrap().date = "yesterday".to_owned());
+    assert!(text.contains("card.date: `yesterday` is no day"), "{text}");
+    let both = fault(|m| (m.name, m.base.sha256) = (String::new(), None));
+    assert!(both.contains("name: empty") && both.contains("; base.sha256"), "all faults at once: {both}");
+}
+
+#[test]
+fn a_new_tier_moves_only_efforts_that_nobody_placed() {
+    let mut manifest = sample();
+    manifest.upsert_tier(Tier::new("alpha-0.4", 0.4).with_adapter("alpha-0.4", TIER));
+    assert_eq!(manifest.effort, default_effort_map(&manifest.tiers));
+    assert_eq!(manifest.effort[&Effort::None], "alpha-0.4");
+    manifest.effort.insert(Effort::None, "alpha-0.1".to_owned());
+    manifest.upsert_tier(Tier::new("alpha-0.6", 0.6).with_adapter("alpha-0.6", TIER));
+    assert_eq!(manifest.effort[&Effort::None], "alpha-0.1");
+}
+
+#[test]
+fn a_card_stays_with_its_weights() {
+    let mut manifest = sample();
+    manifest.upsert_tier(Tier::new("alpha-0.05", 0.05).with_checkpoint("elsewhere", TIER));
+    assert!(manifest.tier("alpha-0.05").unwrap().card.is_some());
+    manifest.upsert_tier(Tier::new("alpha-0.05", 0.05).with_checkpoint("elsewhere", BASE));
+    assert!(manifest.tier("alpha-0.05").unwrap().card.is_none());
+    let stale = manifest.set_card("alpha-0.05", card(TIER)).unwrap_err().to_string();
+    assert!(stale.contains("evaluate the tier again"), "{stale}");
+    manifest.set_card("alpha-0.05", card(BASE)).unwrap();
+    manifest.set_card("base", card(BASE)).unwrap();
+    assert!(manifest.tier("base").unwrap().card.is_some());
+    let unknown = manifest.set_card("alpha-0.2", card(TIER)).unwrap_err().to_string();
+    assert_eq!(unknown, "family `brevity-mini` has no tier `alpha-0.2`, did you mean `alpha-0.1`?");
+}
+
+#[test]
+fn verify_finds_changed_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("model.safetensors"), text).unwrap();
+        hash::weights_sha256(&folder.path().join(name)).unwrap()
+    };
+    let base = Base { sha256: Some(write("base", "base weights")), path: Some("base".into()), hub: None };
+    let mut manifest = Manifest::new(folder.path().join("family.toml"), "f", base);
+    let tier = write("short", "short weights");
+    manifest.upsert_tier(Tier::new("base", 0.0));
+    manifest.upsert_tier(Tier { card: Some(card(&tier)), ..Tier::new("short", 0.4).with_adapter("short", &tier) });
+    manifest.verify(None).unwrap();
+    write("short", "other weights");
+    let message = manifest.verify(None).unwrap_err().to_string();
+    assert!(message.contains("tier \"short\" sha256: the weights in") && message.contains(&tier), "{message}");
+    write("short", "short weights");
+    manifest.tiers[1].card = Some(card(BASE));
+    let message = manifest.verify(None).unwrap_err().to_string();
+    assert!(message.contains("tier \"short\" card.weights_sha256"), "{message}");
+    manifest.tiers[1].card = None;
+    manifest.base = Base { hub: Some("org/name@main".to_owned()), path: None, sha256: manifest.base.sha256.clone() };
+    manifest.verify(None).unwrap();
+    manifest.verify(Some(&folder.path().join("base"))).unwrap();
+    assert!(manifest.verify(Some(&folder.path().join("short"))).unwrap_err().to_string().contains("base sha256"));
+}
+
+fn any_tier() -> impl Strategy<Value = Tier> {
+    let numbers = (0.0..1.0f64, 0.0..1e4f64, 0..i64::MAX as u64);
+    (0u8..3, "[a-zäß 0-9.\"'\\\\=#-]{1,12}", numbers, any::<bool>()).prop_map(
+        |(kind, name, (alpha, count, seed), carded)| {
+            let tier = Tier::new(&format!("t{name}"), alpha);
+            let mut tier = match kind {
+                0 => tier.with_adapter(format!("dir/{name}"), TIER),
+                _ => tier.with_checkpoint("full", TIER),
+            };
+            let mut filled = card(TIER);
+            (filled.seed, filled.levels[0].tokens_mean, filled.levels[0].accuracy) = (seed, count, alpha);
+            filled.dataset = name;
+            tier.card = carded.then_some(filled);
+            tier
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_valid_family_round_trips(tiers in proptest::collection::vec(any_tier(), 1..6), description in ".*") {
+        let mut manifest = sample();
+        manifest.description = description;
+        for tier in tiers {
+            manifest.upsert_tier(tier);
+        }
+        let text = manifest.to_toml().unwrap();
+        let back = Manifest::parse(&text, Path::new("family.toml")).unwrap();
+        prop_assert_eq!(&back, &manifest);
+        prop_assert_eq!(back.to_toml().unwrap(), text);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".*") {
+        let _ = Manifest::parse(&text, Path::new("family.toml"));
+    }
+}
