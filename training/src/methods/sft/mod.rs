@@ -10,9 +10,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use self::examples::{Example, Examples};
-use crate::model::{ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
-use crate::optimizer::{AdamW, AdamWConfig};
+use self::examples::Examples;
+use super::sequence::{Sequence, micro_batches, target_logits};
+use crate::model::{ModelConfig, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
+use crate::optimizer::AdamW;
 use crate::recipe::{ModelSection, Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
@@ -70,7 +71,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let mut examples = Examples::from_recipe(recipe, &codec, &base.tokens)?;
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
-    let mut optimizer = AdamW::new(policy.parameters().to_vec(), adamw(recipe))?;
+    let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
     let mut progress = Progress::default();
     let mut update = 0;
     if let Some(checkpoint) = trainer::latest::<Progress>(&run, &Device::Cpu)?.checkpoint {
@@ -86,9 +87,9 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let share = update as f64 / updates as f64;
         let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
         let mut gradients = optimizer.gradients();
-        let targets: usize = batch.iter().map(Example::targets).sum();
+        let targets: usize = batch.iter().map(|sequence| sequence.targets().len()).sum();
         let mut batch_loss = 0.0;
-        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens) {
+        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens, |sequence| sequence.ids.len()) {
             let loss = micro_loss(&policy, micro, targets)?;
             gradients.accumulate(&loss.backward()?, policy.parameters())?;
             batch_loss += f64::from(loss.to_scalar::<f32>()?);
@@ -96,7 +97,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let learning_rate = schedule.learning_rate(update, recipe.sft.learning_rate);
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
-        progress.num_tokens += batch.iter().map(|example| example.ids.len() as u64).sum::<u64>();
+        progress.num_tokens += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
         progress.optimizer_updates = optimizer.updates();
         report.add(batch_loss);
         let stop = observer.should_stop();
@@ -155,17 +156,6 @@ fn shape(section: &ModelSection, vocab_size: usize) -> ModelConfig {
     }
 }
 
-fn adamw(recipe: &Recipe) -> AdamWConfig {
-    let section = &recipe.optimizer;
-    AdamWConfig {
-        beta1: section.betas[0],
-        beta2: section.betas[1],
-        eps: section.epsilon,
-        weight_decay: section.weight_decay,
-        grad_clip: Some(section.grad_clip),
-    }
-}
-
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     let warmup_updates = recipe.sft.warmup_updates as u64;
     match recipe.sft.schedule {
@@ -176,37 +166,9 @@ fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     }
 }
 
-/// Splits a batch into pieces of at most `tokens` tokens; a longer example is a piece of its own.
-fn micro_batches(batch: &[Example], tokens: usize) -> impl Iterator<Item = &[Example]> {
-    let mut rest = batch;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut size = 0;
-        let fits = rest.iter().take_while(|example| {
-            size += example.ids.len();
-            size <= tokens
-        });
-        let (micro, later) = rest.split_at(fits.count().max(1));
-        rest = later;
-        Some(micro)
-    })
-}
-
 /// The micro-batch's share of the batch's mean loss over `targets` tokens.
-fn micro_loss(policy: &Policy, micro: &[Example], targets: usize) -> Result<Tensor> {
-    let inputs = micro.iter().map(|example| &example.ids[..example.ids.len() - 1]);
-    let packed = Packed::new(inputs);
-    let (mut rows, mut ids) = (Vec::new(), Vec::new());
-    for (example, &offset) in micro.iter().zip(&packed.offsets) {
-        for target in example.first_target..example.ids.len() {
-            rows.push((offset + target - 1) as u32);
-            ids.push(example.ids[target]);
-        }
-    }
-    let decoder = policy.decoder()?;
-    let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
+fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Tensor> {
+    let (logits, ids) = target_logits(&policy.decoder()?, &micro.iter().collect::<Vec<_>>())?;
     let logprobs = ops::token_log_probs(&logits, &ids)?;
     let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
     loss::negative_log_likelihood(&logprobs, &weights)
