@@ -6,3 +6,4 @@
 pub mod rl;
 mod sequence;
 pub mod sft;
+mod state;

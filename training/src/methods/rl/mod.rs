@@ -20,11 +20,12 @@ use serde::{Deserialize, Serialize};
 use self::experience::Collector;
 use self::prompts::Prompts;
 use self::update::Updater;
+use super::state;
 use crate::model::{Policy, Pretrained, copy_tokenizer, weights_hash};
 use crate::objective::{Objective, SigmoidLength};
 use crate::recipe::{Recipe, TuningMode};
 use crate::text::Codec;
-use crate::trainer::{self, EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings};
+use crate::trainer::{EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings};
 use crate::{Error, Result};
 
 /// The only objective so far.
@@ -32,8 +33,7 @@ const SIGMOID_LENGTH: &str = "sigmoid-length";
 
 /// What a checkpoint remembers beside tensors. Random numbers need no memory: every step has a stream of its own.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct State {
-    optimizer_updates: u64,
+struct Progress {
     num_tokens: u64,
 }
 
@@ -58,13 +58,8 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
 
     let policy = Policy::new(base, &recipe.tuning.tuning(), &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut updater = Updater::new(recipe, &policy)?;
-    let mut state = State::default();
-    let mut step = 0;
-    if let Some(checkpoint) = trainer::latest::<State>(&run, &Device::Cpu)?.checkpoint {
-        policy.load_parameters(&checkpoint.tensors)?;
-        updater.optimizer.load_state(&checkpoint.tensors, checkpoint.state.optimizer_updates)?;
-        (step, state) = (checkpoint.step, checkpoint.state);
-    }
+    let restored = state::restore(&run, &policy, &mut updater.optimizer)?;
+    let (mut step, mut progress) = restored.unwrap_or((0, Progress::default()));
     let mut log = MetricsLog::resume(&run, step)?;
     let mut events = EventWriter::resume(&run, &log)?;
     for (metrics, timings) in log.history() {
@@ -78,7 +73,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         let batch = prompts.step(step, &mut rng)?;
         let experience = match collector.collect(&policy, batch, &mut rng, observer) {
             Err(Error::Interrupted) => {
-                save(&run, step, &policy, &updater, &state)?;
+                state::save(&run, step, &policy, &updater.optimizer, &progress)?;
                 return Err(Error::Interrupted);
             }
             other => other?,
@@ -87,10 +82,9 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         let update = updater.update(&policy, &experience, step, &mut rng, observer)?;
         let update_time = update_started.elapsed().as_secs_f64();
         step += 1;
-        state.num_tokens += experience.tokens();
-        state.optimizer_updates = updater.optimizer.updates();
+        progress.num_tokens += experience.tokens();
 
-        let metrics = summary::metrics(step, &experience, &update, state.num_tokens);
+        let metrics = summary::metrics(step, &experience, &update, progress.num_tokens);
         let response_tokens = experience.response_tokens() as f64;
         let timings = StepTimings {
             step,
@@ -109,7 +103,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         let stop = observer.should_stop() && !last;
         if step.is_multiple_of(recipe.run.checkpoint_every as u64) || last || stop {
             observer.on_phase(Phase::Checkpoint);
-            save(&run, step, &policy, &updater, &state)?;
+            state::save(&run, step, &policy, &updater.optimizer, &progress)?;
         }
         if stop {
             return Err(Error::Interrupted);
@@ -133,12 +127,4 @@ fn step_rng(seed: u64, step: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(step);
     rng
-}
-
-fn save(run: &RunFolder, step: u64, policy: &Policy, updater: &Updater, state: &State) -> Result<()> {
-    let mut tensors = updater.optimizer.state()?;
-    for (name, var) in policy.parameters() {
-        tensors.insert(name.clone(), var.as_tensor().clone());
-    }
-    trainer::save(run, step, &tensors, state)
 }

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use self::examples::Examples;
 use super::sequence::{Sequence, micro_batches, target_logits};
+use super::state;
 use crate::model::{ModelConfig, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
 use crate::optimizer::AdamW;
 use crate::recipe::{ModelSection, Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
 use crate::text::Codec;
-use crate::trainer::{self, RunFolder, RunIdentity};
+use crate::trainer::{RunFolder, RunIdentity};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -50,7 +51,6 @@ pub trait SftObserver {
 /// What a checkpoint remembers beside tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Progress {
-    optimizer_updates: u64,
     num_tokens: u64,
     cursor: u64,
 }
@@ -72,13 +72,8 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
-    let mut progress = Progress::default();
-    let mut update = 0;
-    if let Some(checkpoint) = trainer::latest::<Progress>(&run, &Device::Cpu)?.checkpoint {
-        policy.load_parameters(&checkpoint.tensors)?;
-        optimizer.load_state(&checkpoint.tensors, checkpoint.state.optimizer_updates)?;
-        (update, progress) = (checkpoint.step, checkpoint.state);
-    }
+    let restored = state::restore(&run, &policy, &mut optimizer)?;
+    let (mut update, mut progress) = restored.unwrap_or((0, Progress::default()));
 
     let updates = recipe.sft.updates() as u64;
     let schedule = schedule(recipe, updates);
@@ -98,7 +93,6 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
         progress.num_tokens += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
-        progress.optimizer_updates = optimizer.updates();
         report.add(batch_loss);
         let stop = observer.should_stop();
         if update % UPDATES_PER_REPORT == 0 || update == updates {
@@ -106,7 +100,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
             observer.on_metrics(&metrics, updates, report.tokens_per_second(progress.num_tokens));
         }
         if update.is_multiple_of(recipe.run.checkpoint_every as u64) || stop || update == updates {
-            save(&run, update, &policy, &optimizer, &progress)?;
+            state::save(&run, update, &policy, &optimizer, &progress)?;
         }
         if stop && update < updates {
             return Err(Error::Interrupted);
@@ -172,14 +166,6 @@ fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Ten
     let logprobs = ops::token_log_probs(&logits, &ids)?;
     let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
     loss::negative_log_likelihood(&logprobs, &weights)
-}
-
-fn save(run: &RunFolder, update: u64, policy: &Policy, optimizer: &AdamW, progress: &Progress) -> Result<()> {
-    let mut tensors = optimizer.state()?;
-    for (name, var) in policy.parameters() {
-        tensors.insert(name.clone(), var.as_tensor().clone());
-    }
-    trainer::save(run, update, &tensors, progress)
 }
 
 /// Losses since the last line, and the clock.
