@@ -4,7 +4,10 @@
 //! things and what is measured; how a thing is done is decided where that thing lives.
 
 mod order;
+mod prompt;
 pub mod rl;
 mod sequence;
 pub mod sft;
 mod state;
+
+pub use prompt::prompt_ids;

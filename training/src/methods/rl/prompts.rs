@@ -7,9 +7,9 @@ use rand::distr::weighted::WeightedIndex;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::order::ShuffledPasses;
+use super::super::prompt::prompt_ids;
 use crate::recipe::{DataSection, DataSource, Recipe};
 use crate::tasks::Problem;
-use crate::tasks::chat::Message;
 use crate::tasks::mini::{Level, MiniProblem, Split};
 use crate::tasks::readers::{Columns, read_problems};
 use crate::text::Codec;
@@ -80,14 +80,7 @@ impl<'a> Prompts<'a> {
     }
 
     fn prompt(&self, problem: Problem) -> Result<Prompt> {
-        let question = self.data.prompt_template.replace("{question}", &problem.question);
-        let ids = if self.data.chat_template {
-            let mut messages: Vec<Message> = self.data.system.iter().map(Message::system).collect();
-            messages.push(Message::user(question));
-            self.codec.prompt(&messages, None)?
-        } else {
-            self.codec.encode(&question)?
-        };
+        let ids = prompt_ids(&self.data, self.codec, &problem.question)?;
         if ids.len() > self.max_prompt_tokens {
             return Err(Error::config(format!(
                 "the prompt of problem `{}` has {} tokens, more than `rollout.max_prompt_tokens` = {}",

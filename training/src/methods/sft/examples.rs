@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::order::ShuffledPasses;
+use super::super::prompt::prompt_ids;
 use super::super::sequence::Sequence;
 use crate::model::Pretrained;
 use crate::recipe::{DataSection, DataSource, Recipe, SftSection};
@@ -148,14 +149,7 @@ fn read(data: &DataSection, codec: &Codec, end: u32, context: usize) -> Result<V
 }
 
 fn sequence(data: &DataSection, codec: &Codec, end: u32, pair: &Pair) -> Result<Sequence> {
-    let question = data.prompt_template.replace("{question}", &pair.prompt);
-    let mut ids = if data.chat_template {
-        let mut messages: Vec<Message> = data.system.iter().map(Message::system).collect();
-        messages.push(Message::user(question));
-        codec.prompt(&messages, None)?
-    } else {
-        codec.encode(&question)?
-    };
+    let mut ids = prompt_ids(data, codec, &pair.prompt)?;
     let first_target = ids.len();
     // Templates of reasoning models open the thoughts themselves; a response that opens them too would do it twice.
     let opened = ids.last().is_some_and(|&last| codec.token_id(tokenizer::THINK) == Some(last));
