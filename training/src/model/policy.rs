@@ -42,30 +42,44 @@ impl Policy {
     /// # Errors
     /// As [`LoraAdapter::new`].
     pub fn new(base: Pretrained, tuning: &Tuning, rng: &mut ChaCha8Rng) -> Result<Self> {
-        let rotary = base.rotary();
-        let (part, parameters) = match tuning {
+        match tuning {
             Tuning::Full => {
                 let parameters = base
                     .weights
                     .iter()
                     .map(|(name, tensor)| Ok((name.clone(), Var::from_tensor(tensor)?)))
                     .collect::<Result<Vec<_>>>()?;
-                (Part::Full, parameters)
+                Ok(Self { rotary: base.rotary(), base, part: Part::Full, parameters })
             }
             Tuning::Lora(config) => {
                 let device = base.weight("model.embed_tokens.weight")?.device().clone();
-                let mut adapter = LoraAdapter::new(config.clone(), &base.config, rng, &device)?;
-                let mut parameters = Vec::with_capacity(2 * adapter.factors.len());
-                for (name, factors) in &mut adapter.factors {
-                    let (a, b) = (Var::from_tensor(&factors.a)?, Var::from_tensor(&factors.b)?);
-                    *factors = Factors { a: a.as_tensor().clone(), b: b.as_tensor().clone() };
-                    parameters.push((format!("{name}.lora_A"), a));
-                    parameters.push((format!("{name}.lora_B"), b));
-                }
-                (Part::Lora(adapter), parameters)
+                let adapter = LoraAdapter::new(config.clone(), &base.config, rng, &device)?;
+                Self::from_adapter(base, adapter)
             }
-        };
-        Ok(Self { base, rotary, part, parameters })
+        }
+    }
+
+    /// Makes an adapter trainable as it is, as when a trained one is trained further.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the adapter changes a weight that `base` lacks or has in another shape.
+    pub fn from_adapter(base: Pretrained, mut adapter: LoraAdapter) -> Result<Self> {
+        let mut parameters = Vec::with_capacity(2 * adapter.factors.len());
+        for (name, factors) in &mut adapter.factors {
+            let product = [factors.b.dim(0)?, factors.a.dim(1)?];
+            let weight = base.weight(name)?;
+            if weight.dims() != product {
+                return Err(Error::config(format!(
+                    "the adapter changes `{name}` in shape {product:?}, the base has it in {:?}",
+                    weight.dims()
+                )));
+            }
+            let (a, b) = (Var::from_tensor(&factors.a)?, Var::from_tensor(&factors.b)?);
+            *factors = Factors { a: a.as_tensor().clone(), b: b.as_tensor().clone() };
+            parameters.push((format!("{name}.lora_A"), a));
+            parameters.push((format!("{name}.lora_B"), b));
+        }
+        Ok(Self { rotary: base.rotary(), base, part: Part::Lora(adapter), parameters })
     }
 
     /// The trainable tensors, in the optimiser's order.
