@@ -15,9 +15,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-/// Both sides sum in f32 and in another order; measured differences are ten times smaller.
-const FORWARD: f32 = 2e-5;
-const GRADIENT: f32 = 1e-4;
+/// Both sides sum in f32, each in its own order; measured differences are at most a tenth of these.
+const FORWARD: f32 = 1e-5;
+const GRADIENT: f32 = 5e-5;
 
 const MODELS: [&str; 2] = ["qwen2-tied", "qwen2-untied"];
 

@@ -180,3 +180,112 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use rand::SeedableRng;
+
+    use super::super::TARGET_MODULES;
+    use super::super::test_support::{logit_bits, tiny};
+    use super::*;
+
+    fn lora() -> Tuning {
+        Tuning::Lora(LoraConfig { rank: 2, alpha: 4.0, target_modules: TARGET_MODULES.map(str::to_owned).to_vec() })
+    }
+
+    fn policy(tuning: &Tuning) -> Policy {
+        Policy::new(tiny(), tuning, &mut ChaCha8Rng::seed_from_u64(9)).unwrap()
+    }
+
+    fn parameters(policy: &Policy) -> BTreeMap<String, Tensor> {
+        policy.parameters().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap())).collect()
+    }
+
+    #[test]
+    fn training_starts_at_the_base_to_the_bit() {
+        let base = logit_bits(&tiny().decoder().unwrap());
+        for tuning in [Tuning::Full, lora()] {
+            let policy = policy(&tuning);
+            assert!(logit_bits(&policy.decoder().unwrap()) == base, "{tuning:?}");
+            assert!(logit_bits(&policy.frozen().unwrap()) == base, "{tuning:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_moves_the_policy_and_not_the_reference() {
+        let base = logit_bits(&tiny().decoder().unwrap());
+        for tuning in [Tuning::Full, lora()] {
+            let policy = policy(&tuning);
+            let before = policy.frozen().unwrap();
+            for (_, var) in policy.parameters() {
+                var.set(&(var.as_tensor() + 0.05).unwrap()).unwrap();
+            }
+            let moved = logit_bits(&policy.decoder().unwrap());
+            assert!(moved != base, "{tuning:?}");
+            assert!(moved == logit_bits(&policy.frozen().unwrap()), "one policy, with and without gradients");
+            assert!(logit_bits(&before) == base, "constants stay what they were");
+            assert!(logit_bits(&policy.reference().unwrap()) == base, "{tuning:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_come_back_from_a_checkpoint() {
+        for tuning in [Tuning::Full, lora()] {
+            let trained = policy(&tuning);
+            for (_, var) in trained.parameters() {
+                var.set(&(var.as_tensor() * 1.5).unwrap()).unwrap();
+            }
+            let resumed = Policy::new(tiny(), &tuning, &mut ChaCha8Rng::seed_from_u64(10)).unwrap();
+            resumed.load_parameters(&parameters(&trained)).unwrap();
+            assert!(logit_bits(&resumed.decoder().unwrap()) == logit_bits(&trained.decoder().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_fit_is_refused() {
+        let policy = policy(&lora());
+        let name = "model.layers.0.self_attn.k_proj.weight.lora_A";
+        let mut tensors = parameters(&policy);
+        tensors.insert(name.into(), Tensor::zeros((3, 8), DType::F32, &Device::Cpu).unwrap());
+        let error = policy.load_parameters(&tensors).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`{name}` has shape [3, 8] in the checkpoint, [2, 8] in the model")),
+            "{error}"
+        );
+        tensors.remove(name);
+        let error = policy.load_parameters(&tensors).unwrap_err().to_string();
+        assert!(error.contains(&format!("lacks the weight `{name}`")), "{error}");
+    }
+
+    #[test]
+    fn an_adapter_goes_through_its_folder() {
+        let policy = policy(&lora());
+        for (_, var) in policy.parameters() {
+            var.set(&(var.as_tensor() + 0.1).unwrap()).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        policy.save(folder.path(), "tiny").unwrap();
+        let base = tiny();
+        let adapter = LoraAdapter::load(folder.path(), &base.config, &Device::Cpu).unwrap();
+        let again = Policy::from_adapter(base, adapter).unwrap();
+        assert!(logit_bits(&again.decoder().unwrap()) == logit_bits(&policy.decoder().unwrap()));
+        let names = |policy: &Policy| policy.parameters().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&again), names(&policy), "the same order for the optimiser's state");
+    }
+
+    #[test]
+    fn an_adapter_of_another_base_is_refused() {
+        let adapter = |change: &dyn Fn(&mut super::super::ModelConfig)| {
+            let Tuning::Lora(config) = lora() else { unreachable!() };
+            let mut model = tiny().config;
+            change(&mut model);
+            let adapter = LoraAdapter::new(config, &model, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap();
+            Policy::from_adapter(tiny(), adapter).err().unwrap().to_string()
+        };
+        let error = adapter(&|model| model.num_hidden_layers = 2);
+        assert!(error.contains("no weight `model.layers.1."), "{error}");
+        let error = adapter(&|model| model.intermediate_size = 20);
+        assert!(error.contains("mlp.down_proj.weight` in shape [8, 20]") && error.contains("[8, 12]"), "{error}");
+    }
+}
