@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::metrics::{MetricsLog, StepMetrics, StepTimings};
+use super::metrics::{Line, MetricsLog, StepTimings};
 use super::run_folder::RunFolder;
 use crate::{Error, Result, files};
 
@@ -30,7 +30,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
-    pub fn resume(run: &RunFolder, log: &MetricsLog) -> Result<Self> {
+    pub fn resume<M: Line>(run: &RunFolder, log: &MetricsLog<M>) -> Result<Self> {
         let path = run.file(NAME);
         let mut wall_time = 0.0;
         let mut bytes = Vec::new();
@@ -54,19 +54,19 @@ impl EventWriter {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
-    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> Result<()> {
+    pub fn append<M: Line>(&mut self, metrics: &M, timings: &StepTimings) -> Result<()> {
         let bytes = step_records(metrics, Some(timings), timings.wall_time)?;
         self.file.write_all(&bytes).map_err(Error::io("write", &self.path))
     }
 }
 
 /// One record with all scalars of a step; timings are tagged `time/…`.
-fn step_records(metrics: &StepMetrics, timings: Option<&StepTimings>, wall_time: f64) -> Result<Vec<u8>> {
+fn step_records<M: Line>(metrics: &M, timings: Option<&StepTimings>, wall_time: f64) -> Result<Vec<u8>> {
     let mut scalars = scalars("", metrics)?;
     if let Some(timings) = timings {
         scalars.extend(self::scalars("time/", timings)?);
     }
-    Ok(record(&scalar_event(wall_time, metrics.step, &scalars)))
+    Ok(record(&scalar_event(wall_time, metrics.step(), &scalars)))
 }
 
 /// The numbers of a flat struct by key, sorted, without its step and wall time.

@@ -3,21 +3,23 @@
 mod examples;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use self::examples::{Example, Examples};
-use crate::model::{ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
-use crate::optimizer::{AdamW, AdamWConfig};
+use self::examples::Examples;
+use super::sequence::{Sequence, micro_batches, target_logits};
+use super::state;
+use crate::model::{ModelConfig, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
+use crate::optimizer::{AdamW, StepOutcome};
 use crate::recipe::{ModelSection, Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
 use crate::text::Codec;
-use crate::trainer::{self, RunFolder, RunIdentity};
+use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, RunIdentity, StepTimings};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -38,9 +40,17 @@ pub struct SftMetrics {
     pub num_tokens: u64,
 }
 
+impl Line for SftMetrics {
+    const REMEDY: &str = "the run has diverged: lower sft.learning_rate";
+
+    fn step(&self) -> u64 {
+        self.step
+    }
+}
+
 /// Somebody who watches supervised learning and may end it.
 pub trait SftObserver {
-    /// Some updates have ended; `tokens_per_second` counts this process only.
+    /// Some updates have ended; `tokens_per_second` is over these.
     fn on_metrics(&mut self, metrics: &SftMetrics, updates: u64, tokens_per_second: f64);
     /// Whether to stop; the run then ends with [`Error::Interrupted`] after writing a checkpoint.
     fn should_stop(&self) -> bool;
@@ -49,9 +59,12 @@ pub trait SftObserver {
 /// What a checkpoint remembers beside tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Progress {
-    optimizer_updates: u64,
     num_tokens: u64,
+    /// Position in the data.
     cursor: u64,
+    /// Losses of the updates since the last report.
+    #[serde(default)]
+    losses: Vec<f64>,
 }
 
 /// Trains as `recipe` says in the run folder `run` and writes the finished model to `output`.
@@ -67,28 +80,23 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let run = RunFolder::open(run, &identity, recipe)?;
     let (base, tokenizer_folder) = start(recipe, &run)?;
     let codec = Codec::from_folder(&tokenizer_folder)?;
-    let mut examples = Examples::from_recipe(recipe, &codec, &base.tokens)?;
+    let mut examples = Examples::from_recipe(recipe, &codec, &base)?;
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
-    let mut optimizer = AdamW::new(policy.parameters().to_vec(), adamw(recipe))?;
-    let mut progress = Progress::default();
-    let mut update = 0;
-    if let Some(checkpoint) = trainer::latest::<Progress>(&run, &Device::Cpu)?.checkpoint {
-        policy.load_parameters(&checkpoint.tensors)?;
-        optimizer.load_state(&checkpoint.tensors, checkpoint.state.optimizer_updates)?;
-        (update, progress) = (checkpoint.step, checkpoint.state);
-    }
+    let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
+    let restored = state::restore(&run, &policy, &mut optimizer)?;
+    let (mut update, mut progress) = restored.unwrap_or((0, Progress::default()));
 
     let updates = recipe.sft.updates() as u64;
     let schedule = schedule(recipe, updates);
-    let mut report = Report::new(&run, &progress, update)?;
+    let mut report = Report::resume(&run, update, progress.num_tokens)?;
     while update < updates {
         let share = update as f64 / updates as f64;
         let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
         let mut gradients = optimizer.gradients();
-        let targets: usize = batch.iter().map(Example::targets).sum();
+        let targets: usize = batch.iter().map(|sequence| sequence.targets().len()).sum();
         let mut batch_loss = 0.0;
-        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens) {
+        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens, |sequence| sequence.ids.len()) {
             let loss = micro_loss(&policy, micro, targets)?;
             gradients.accumulate(&loss.backward()?, policy.parameters())?;
             batch_loss += f64::from(loss.to_scalar::<f32>()?);
@@ -96,16 +104,15 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let learning_rate = schedule.learning_rate(update, recipe.sft.learning_rate);
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
-        progress.num_tokens += batch.iter().map(|example| example.ids.len() as u64).sum::<u64>();
-        progress.optimizer_updates = optimizer.updates();
-        report.add(batch_loss);
+        progress.num_tokens += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
+        progress.losses.push(batch_loss);
         let stop = observer.should_stop();
-        if update % UPDATES_PER_REPORT == 0 || update == updates {
-            let metrics = report.line(update, outcome.grad_norm, learning_rate, progress.num_tokens)?;
-            observer.on_metrics(&metrics, updates, report.tokens_per_second(progress.num_tokens));
+        if update.is_multiple_of(UPDATES_PER_REPORT) || update == updates {
+            let (metrics, timings) = report.write(update, &mut progress, outcome, learning_rate)?;
+            observer.on_metrics(&metrics, updates, timings.train_tokens_per_second);
         }
         if update.is_multiple_of(recipe.run.checkpoint_every as u64) || stop || update == updates {
-            save(&run, update, &policy, &optimizer, &progress)?;
+            state::save(&run, update, &policy, &optimizer, &progress)?;
         }
         if stop && update < updates {
             return Err(Error::Interrupted);
@@ -155,17 +162,6 @@ fn shape(section: &ModelSection, vocab_size: usize) -> ModelConfig {
     }
 }
 
-fn adamw(recipe: &Recipe) -> AdamWConfig {
-    let section = &recipe.optimizer;
-    AdamWConfig {
-        beta1: section.betas[0],
-        beta2: section.betas[1],
-        eps: section.epsilon,
-        weight_decay: section.weight_decay,
-        grad_clip: Some(section.grad_clip),
-    }
-}
-
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     let warmup_updates = recipe.sft.warmup_updates as u64;
     match recipe.sft.schedule {
@@ -176,75 +172,54 @@ fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     }
 }
 
-/// Splits a batch into pieces of at most `tokens` tokens; a longer example is a piece of its own.
-fn micro_batches(batch: &[Example], tokens: usize) -> impl Iterator<Item = &[Example]> {
-    let mut rest = batch;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut size = 0;
-        let fits = rest.iter().take_while(|example| {
-            size += example.ids.len();
-            size <= tokens
-        });
-        let (micro, later) = rest.split_at(fits.count().max(1));
-        rest = later;
-        Some(micro)
-    })
-}
-
 /// The micro-batch's share of the batch's mean loss over `targets` tokens.
-fn micro_loss(policy: &Policy, micro: &[Example], targets: usize) -> Result<Tensor> {
-    let inputs = micro.iter().map(|example| &example.ids[..example.ids.len() - 1]);
-    let packed = Packed::new(inputs);
-    let (mut rows, mut ids) = (Vec::new(), Vec::new());
-    for (example, &offset) in micro.iter().zip(&packed.offsets) {
-        for target in example.first_target..example.ids.len() {
-            rows.push((offset + target - 1) as u32);
-            ids.push(example.ids[target]);
-        }
-    }
-    let decoder = policy.decoder()?;
-    let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
+fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Tensor> {
+    let (logits, ids) = target_logits(&policy.decoder()?, &micro.iter().collect::<Vec<_>>())?;
     let logprobs = ops::token_log_probs(&logits, &ids)?;
     let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
     loss::negative_log_likelihood(&logprobs, &weights)
 }
 
-fn save(run: &RunFolder, update: u64, policy: &Policy, optimizer: &AdamW, progress: &Progress) -> Result<()> {
-    let mut tensors = optimizer.state()?;
-    for (name, var) in policy.parameters() {
-        tensors.insert(name.clone(), var.as_tensor().clone());
-    }
-    trainer::save(run, update, &tensors, progress)
-}
-
-/// Losses since the last line, and the clock.
+/// What is reported now and then, and the clock.
 struct Report {
-    sum: f64,
-    count: u64,
-    started: Instant,
-    tokens_before: u64,
+    log: MetricsLog<SftMetrics>,
+    events: EventWriter,
+    since: Instant,
+    updates_reported: u64,
+    tokens_reported: u64,
 }
 
 impl Report {
-    fn new(_run: &RunFolder, progress: &Progress, _update: u64) -> Result<Self> {
-        Ok(Self { sum: 0.0, count: 0, started: Instant::now(), tokens_before: progress.num_tokens })
+    fn resume(run: &RunFolder, updates: u64, num_tokens: u64) -> Result<Self> {
+        let log = MetricsLog::resume(run, updates)?;
+        let events = EventWriter::resume(run, &log)?;
+        Ok(Self { log, events, since: Instant::now(), updates_reported: updates, tokens_reported: num_tokens })
     }
 
-    fn add(&mut self, loss: f64) {
-        self.sum += loss;
-        self.count += 1;
-    }
-
-    fn line(&mut self, step: u64, grad_norm: f64, learning_rate: f64, num_tokens: u64) -> Result<SftMetrics> {
-        let loss = self.sum / self.count.max(1) as f64;
-        (self.sum, self.count) = (0.0, 0);
-        Ok(SftMetrics { step, loss, grad_norm, learning_rate, num_tokens })
-    }
-
-    fn tokens_per_second(&self, num_tokens: u64) -> f64 {
-        (num_tokens - self.tokens_before) as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    /// Writes a line about the updates since the last one and forgets their losses.
+    fn write(
+        &mut self,
+        step: u64,
+        progress: &mut Progress,
+        outcome: StepOutcome,
+        learning_rate: f64,
+    ) -> Result<(SftMetrics, StepTimings)> {
+        let loss = progress.losses.iter().sum::<f64>() / progress.losses.len().max(1) as f64;
+        progress.losses.clear();
+        let num_tokens = progress.num_tokens;
+        let metrics = SftMetrics { step, loss, grad_norm: outcome.grad_norm, learning_rate, num_tokens };
+        let seconds = self.since.elapsed().as_secs_f64();
+        let timings = StepTimings {
+            step,
+            wall_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()),
+            step_time: seconds / (step - self.updates_reported).max(1) as f64,
+            update_time: seconds,
+            train_tokens_per_second: (num_tokens - self.tokens_reported) as f64 / seconds.max(1e-9),
+            ..StepTimings::default()
+        };
+        self.log.append(&metrics, &timings)?;
+        self.events.append(&metrics, &timings)?;
+        (self.since, self.updates_reported, self.tokens_reported) = (Instant::now(), step, num_tokens);
+        Ok((metrics, timings))
     }
 }
