@@ -9,7 +9,7 @@ use brevity_training::model::{
     Decoder, LoraAdapter, ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, Weights, ops,
     read_safetensors, weight_files,
 };
-use brevity_training::{Result, files, loss};
+use brevity_training::{Error, Result, files, loss};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -234,12 +234,12 @@ fn an_adapter_folder_holds_what_peft_writes() {
 }
 
 /// A copy of a golden `config.json` after `edit`, read as a configuration.
-fn edited_config(edit: impl Fn(&mut Value)) -> ModelConfig {
-    let out = tempfile::tempdir().unwrap();
-    let mut config: Value = files::read_json(&folder("qwen2-tied").join("config.json")).unwrap();
+fn edited_config(edit: impl Fn(&mut Value)) -> Result<ModelConfig> {
+    let out = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
+    let mut config: Value = files::read_json(&folder("qwen2-tied").join("config.json"))?;
     edit(&mut config);
-    files::write_json(&out.path().join("config.json"), &config).unwrap();
-    ModelConfig::read(out.path()).unwrap()
+    files::write_json(&out.path().join("config.json"), &config)?;
+    ModelConfig::read(out.path())
 }
 
 #[test]
@@ -254,6 +254,7 @@ fn both_generations_of_config_keys_are_read() {
         keys.insert("rope_scaling".into(), Value::Null);
         keys.insert("torch_dtype".into(), json!("float32"));
     });
+    let (new, old) = (new.unwrap(), old.unwrap());
     assert_eq!(new, old);
     assert_eq!((new.rope_theta, new.head_dim, new.tie_word_embeddings), (250_000.0, 8, true));
 }

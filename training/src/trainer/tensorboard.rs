@@ -172,6 +172,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
+    use super::super::metrics::StepMetrics;
     use super::super::run_folder::tests::fresh;
     use super::*;
 
