@@ -172,6 +172,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
+    use super::super::metrics::StepMetrics;
     use super::super::run_folder::tests::fresh;
     use super::*;
 
@@ -295,7 +296,7 @@ mod tests {
         assert!(!scalars.contains_key("step") && !scalars.contains_key("time/wall_time"));
 
         // Going back to step 2: the events of step 3 are gone, those before are unchanged.
-        let log = MetricsLog::resume(&run, 2).unwrap();
+        let log = MetricsLog::<StepMetrics>::resume(&run, 2).unwrap();
         EventWriter::resume(&run, &log).unwrap();
         assert_eq!(events(&run)[1..], found[1..3]);
     }

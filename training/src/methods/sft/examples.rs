@@ -22,7 +22,7 @@ const DRILL_LINES: std::ops::RangeInclusive<usize> = 12..=24;
 /// A source of batches.
 pub(super) enum Examples<'a> {
     /// Made up as they are needed.
-    Mini(Generator<'a>),
+    Mini(Box<Generator<'a>>),
     /// Read once, then seen pass after pass.
     File { sequences: Vec<Sequence>, order: ShuffledPasses },
 }
@@ -36,7 +36,7 @@ impl<'a> Examples<'a> {
         match recipe.data.source {
             DataSource::Mini => {
                 let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
-                Ok(Self::Mini(Generator {
+                Ok(Self::Mini(Box::new(Generator {
                     codec,
                     end,
                     pad: model.tokens.pad.unwrap_or(end),
@@ -44,7 +44,7 @@ impl<'a> Examples<'a> {
                     sft: recipe.sft.clone(),
                     levels: levels.collect::<Result<_>>()?,
                     style: TraceStyle { direct: recipe.sft.no_thinking_share, ..TraceStyle::default() },
-                }))
+                })))
             }
             DataSource::File => {
                 let sequences = read(&recipe.data, codec, end, model.config.max_position_embeddings)?;
