@@ -2,6 +2,7 @@
 //!
 //! The template is applied here and nowhere else, and text it produced is tokenised without adding anything to it.
 
+use std::ops::Range;
 use std::path::Path;
 
 use tokenizers::Tokenizer;
@@ -34,6 +35,17 @@ impl Codec {
         let encoding = self.tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|error| Error::config(format!("cannot tokenise {text:?}: {error}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids as [`Codec::encode`] gives them, each with the bytes of `text` that it stands for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the tokenizer cannot express the text.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+        let encoding = self.tokenizer.encode(text, false);
+        let encoding = encoding.map_err(|error| Error::config(format!("cannot tokenise {text:?}: {error}")))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(offsets).collect())
     }
 
     /// Token ids of a conversation up to where the assistant's next turn begins.

@@ -5,18 +5,20 @@ use candle_core::Tensor;
 use crate::Result;
 use crate::model::{Decoder, Packed};
 
-/// One sequence; tokens before `first_target` are given (a prompt), the others are learnt from (a response).
+/// One sequence and which of its tokens are learnt from; the others are given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sequence {
     pub(super) ids: Vec<u32>,
-    /// At least 1: nothing predicts the first token.
-    pub(super) first_target: usize,
+    /// Positions learnt from, in order; never the first token, which nothing predicts.
+    pub(super) targets: Vec<usize>,
 }
 
 impl Sequence {
-    /// The tokens learnt from.
-    pub(super) fn targets(&self) -> &[u32] {
-        &self.ids[self.first_target..]
+    /// A prompt that is given and the response to it, which is learnt from.
+    pub(super) fn response(prompt: &[u32], response: &[u32]) -> Self {
+        let ids: Vec<u32> = prompt.iter().chain(response).copied().collect();
+        let targets = (prompt.len().max(1)..ids.len()).collect();
+        Self { ids, targets }
     }
 }
 
@@ -42,20 +44,25 @@ pub(super) fn micro_batches<'a, T>(
     })
 }
 
-/// Logits that predict the targets of `sequences`, `[targets, vocabulary]`, and the targets themselves, both in order.
+/// Logits that predict the targets of `sequences`, divided by the sampling temperature, `[targets, vocabulary]`, and the
+/// targets themselves, both in order.
 ///
 /// # Errors
 /// As [`Decoder::hidden`].
-pub(super) fn target_logits(decoder: &Decoder, sequences: &[&Sequence]) -> Result<(Tensor, Vec<u32>)> {
+pub(super) fn target_logits(
+    decoder: &Decoder,
+    sequences: &[&Sequence],
+    temperature: f64,
+) -> Result<(Tensor, Vec<u32>)> {
     let packed = Packed::new(sequences.iter().map(|sequence| &sequence.ids[..sequence.ids.len() - 1]));
     let mut rows = Vec::new();
     let mut targets = Vec::new();
     for (sequence, &offset) in sequences.iter().zip(&packed.offsets) {
-        let predicted = sequence.first_target..sequence.ids.len();
-        rows.extend(predicted.map(|target| (offset + target - 1) as u32));
-        targets.extend_from_slice(sequence.targets());
+        rows.extend(sequence.targets.iter().map(|target| (offset + target - 1) as u32));
+        targets.extend(sequence.targets.iter().map(|&target| sequence.ids[target]));
     }
     let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
+    let logits = if temperature == 1.0 { logits } else { (logits / temperature)? };
     Ok((logits, targets))
 }
 

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 /// One response with everything that is known of it.
 pub(super) struct Response {
     pub(super) sequence: Sequence,
+    /// Tokens of the prompt.
+    pub(super) prompt_tokens: usize,
     pub(super) correct: bool,
     pub(super) truncated: bool,
     pub(super) level: Option<String>,
@@ -35,7 +37,7 @@ pub(super) struct Response {
 impl Response {
     /// Response tokens, the end-of-sequence token included.
     pub(super) fn tokens(&self) -> usize {
-        self.sequence.targets().len()
+        self.sequence.targets.len()
     }
 }
 
@@ -162,9 +164,9 @@ impl<'a> Collector<'a> {
         })?;
         let responses = rollouts.into_iter().enumerate().map(|(index, rollout)| {
             let prompt = &prompts[index / group];
-            let ids = prompt.ids.iter().copied().chain(rollout.ids).collect();
             Response {
-                sequence: Sequence { ids, first_target: prompt.ids.len() },
+                sequence: Sequence::response(&prompt.ids, &rollout.ids),
+                prompt_tokens: prompt.ids.len(),
                 correct: false,
                 truncated: rollout.finish == FinishReason::Length,
                 level: prompt.problem.level.clone(),
@@ -183,7 +185,7 @@ impl<'a> Collector<'a> {
         for (prompt, group) in prompts.iter().zip(responses.chunks_mut(self.rollout.samples_per_prompt)) {
             let mut outcomes = Vec::with_capacity(group.len());
             for response in group.iter_mut() {
-                let text = self.codec.decode(response.sequence.targets())?;
+                let text = self.codec.decode(&response.sequence.ids[response.prompt_tokens..])?;
                 let reached = self.grader.grade(&text, &prompt.problem.answer).correct;
                 let counts_as_truncated = response.truncated && self.truncated == Truncated::Zero;
                 response.correct = reached && !counts_as_truncated;
@@ -218,15 +220,14 @@ impl<'a> Collector<'a> {
             let count = micro_batches(rest, self.microbatch_tokens, size).next().map_or(0, <[Response]>::len);
             let micro = &mut responses[from..from + count];
             let sequences: Vec<&Sequence> = micro.iter().map(|response| &response.sequence).collect();
-            let (logits, targets) = target_logits(policy, &sequences)?;
-            let logits = (logits / self.rollout.temperature)?;
+            let temperature = self.rollout.temperature;
+            let (logits, targets) = target_logits(policy, &sequences, temperature)?;
             entropy += f64::from(ops::entropy(&logits)?.sum_all()?.to_scalar::<f32>()?);
             tokens += targets.len();
             let old = ops::token_log_probs(&logits, &targets)?.to_vec1::<f32>()?;
             let reference = match &self.reference {
                 Some(reference) => {
-                    let (logits, targets) = target_logits(reference, &sequences)?;
-                    let logits = (logits / self.rollout.temperature)?;
+                    let (logits, targets) = target_logits(reference, &sequences, temperature)?;
                     Some(ops::token_log_probs(&logits, &targets)?.to_vec1::<f32>()?)
                 }
                 None => None,

@@ -24,10 +24,8 @@ pub(super) struct Prompt {
 
 /// The source of a run's prompts.
 pub(super) struct Prompts<'a> {
-    codec: &'a Codec,
-    data: DataSection,
+    format: Format<'a>,
     per_step: usize,
-    max_prompt_tokens: usize,
     source: Source,
 }
 
@@ -35,55 +33,61 @@ enum Source {
     /// Drawn anew for every step.
     Mini { levels: Vec<(Level, f64)> },
     /// Each once per pass, in an order of the pass's own.
-    File { problems: Vec<Problem>, order: ShuffledPasses },
+    File { prompts: Vec<Prompt>, order: ShuffledPasses },
+}
+
+/// How a problem becomes a prompt.
+struct Format<'a> {
+    codec: &'a Codec,
+    data: DataSection,
+    max_prompt_tokens: usize,
 }
 
 impl<'a> Prompts<'a> {
+    /// The source that `recipe` names. A data set is read and tokenised as a whole, so that whatever is wrong with it is
+    /// said before any work begins.
     pub(super) fn from_recipe(recipe: &Recipe, codec: &'a Codec) -> Result<Self> {
         let data = recipe.data.clone();
-        let source = match data.source {
+        let format = Format { codec, data, max_prompt_tokens: recipe.rollout.max_prompt_tokens };
+        let source = match recipe.data.source {
             DataSource::Mini => {
-                let levels = data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
+                let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
                 Source::Mini { levels: levels.collect::<Result<_>>()? }
             }
             DataSource::File => {
-                let problems = read(&data)?;
-                Source::File { order: ShuffledPasses::new(recipe.seed, problems.len()), problems }
+                let problems = read(&recipe.data)?;
+                let prompts = problems.into_iter().map(|problem| format.prompt(problem)).collect::<Result<Vec<_>>>()?;
+                Source::File { order: ShuffledPasses::new(recipe.seed, prompts.len()), prompts }
             }
         };
-        Ok(Self {
-            codec,
-            data,
-            per_step: recipe.rollout.prompts_per_step,
-            max_prompt_tokens: recipe.rollout.max_prompt_tokens,
-            source,
-        })
+        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source })
     }
 
     /// The prompts of the step after `done` steps; `rng` is that step's own.
     pub(super) fn step(&mut self, done: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Prompt>> {
-        let problems: Vec<Problem> = match &mut self.source {
+        match &mut self.source {
             Source::Mini { levels } => {
                 let weights = WeightedIndex::new(levels.iter().map(|(_, weight)| weight))
                     .map_err(|error| Error::config(format!("`data.levels`: {error}")))?;
-                let draw = |rng: &mut ChaCha8Rng| {
-                    MiniProblem::draw(levels[weights.sample(rng)].0, Split::Train, rng).to_problem()
-                };
-                (0..self.per_step).map(|_| draw(rng)).collect()
+                let draw = |_| MiniProblem::draw(levels[weights.sample(rng)].0, Split::Train, rng).to_problem();
+                (0..self.per_step).map(draw).map(|problem| self.format.prompt(problem)).collect()
             }
-            Source::File { problems, order } => {
+            Source::File { prompts, order } => {
                 let first = done * self.per_step as u64;
-                (first..first + self.per_step as u64).map(|position| problems[order.row(position)].clone()).collect()
+                let positions = first..first + self.per_step as u64;
+                Ok(positions.map(|position| prompts[order.row(position)].clone()).collect())
             }
-        };
-        problems.into_iter().map(|problem| self.prompt(problem)).collect()
+        }
     }
+}
 
+impl Format<'_> {
     fn prompt(&self, problem: Problem) -> Result<Prompt> {
         let ids = prompt_ids(&self.data, self.codec, &problem.question)?;
         if ids.len() > self.max_prompt_tokens {
             return Err(Error::config(format!(
-                "the prompt of problem `{}` has {} tokens, more than `rollout.max_prompt_tokens` = {}",
+                "the prompt of problem `{}` has {} tokens, more than `rollout.max_prompt_tokens` = {}; raise it or leave \
+                 the problem out",
                 problem.id,
                 ids.len(),
                 self.max_prompt_tokens

@@ -97,8 +97,8 @@ impl Updater {
 
     fn micro_loss(&self, policy: &Policy, micro: &[(&Response, f32)]) -> Result<(Tensor, LossStats)> {
         let sequences: Vec<&Sequence> = micro.iter().map(|(response, _)| &response.sequence).collect();
-        let (logits, targets) = target_logits(&policy.decoder()?, &sequences)?;
-        let logprobs = ops::token_log_probs(&(logits / self.temperature)?, &targets)?;
+        let (logits, targets) = target_logits(&policy.decoder()?, &sequences, self.temperature)?;
+        let logprobs = ops::token_log_probs(&logits, &targets)?;
         let device = logprobs.device().clone();
         let join = |values: &dyn Fn(&Response) -> Vec<f32>| join(micro, values, &device);
         let has_reference = micro.iter().all(|(response, _)| response.reference_logprobs.is_some());

@@ -102,10 +102,17 @@ impl Generator<'_> {
 
     fn drill(&self, rng: &mut ChaCha8Rng) -> Result<Sequence> {
         let lines = rng.random_range(DRILL_LINES);
-        let mut ids = vec![self.pad];
-        ids.extend(self.codec.encode(&mini::drill(rng, lines))?);
-        ids.push(self.pad);
-        Ok(Sequence { ids, first_target: 1 })
+        let drill = mini::drill(rng, lines);
+        let mut sequence = Sequence { ids: vec![self.pad], targets: Vec::new() };
+        for (id, bytes) in self.codec.encode_with_offsets(&drill.text)? {
+            // Tokens may begin before the learnt part: a minus sign is one token with the `=` before it.
+            let learnt = drill.learnt.iter().any(|learnt| bytes.start < learnt.end && learnt.start < bytes.end);
+            if learnt {
+                sequence.targets.push(sequence.ids.len());
+            }
+            sequence.ids.push(id);
+        }
+        Ok(sequence)
     }
 
     fn trace(&self, rng: &mut ChaCha8Rng) -> Result<Sequence> {
@@ -115,11 +122,10 @@ impl Generator<'_> {
         let trace = mini::example(&problem, &self.style, rng);
         let mut messages: Vec<Message> = mini::system_prompt(rng).map(Message::system).into_iter().collect();
         messages.push(Message::user(problem.question()));
-        let mut ids = self.codec.prompt(&messages, None)?;
-        let first_target = ids.len();
-        ids.extend(self.codec.encode(&trace.text)?);
-        ids.push(self.end);
-        Ok(Sequence { ids, first_target })
+        let prompt = self.codec.prompt(&messages, None)?;
+        let mut response = self.codec.encode(&trace.text)?;
+        response.push(self.end);
+        Ok(Sequence::response(&prompt, &response))
     }
 }
 
@@ -149,15 +155,14 @@ fn read(data: &DataSection, codec: &Codec, end: u32, context: usize) -> Result<V
 }
 
 fn sequence(data: &DataSection, codec: &Codec, end: u32, pair: &Pair) -> Result<Sequence> {
-    let mut ids = prompt_ids(data, codec, &pair.prompt)?;
-    let first_target = ids.len();
+    let prompt = prompt_ids(data, codec, &pair.prompt)?;
     // Templates of reasoning models open the thoughts themselves; a response that opens them too would do it twice.
-    let opened = ids.last().is_some_and(|&last| codec.token_id(tokenizer::THINK) == Some(last));
+    let opened = prompt.last().is_some_and(|&last| codec.token_id(tokenizer::THINK) == Some(last));
     let response = match pair.response.trim_start().strip_prefix(tokenizer::THINK) {
         Some(rest) if opened => rest,
         _ => &pair.response,
     };
-    ids.extend(codec.encode(response)?);
+    let mut ids = codec.encode(response)?;
     ids.push(end);
-    Ok(Sequence { ids, first_target })
+    Ok(Sequence::response(&prompt, &ids))
 }

@@ -94,7 +94,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let share = update as f64 / updates as f64;
         let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
         let mut gradients = optimizer.gradients();
-        let targets: usize = batch.iter().map(|sequence| sequence.targets().len()).sum();
+        let targets: usize = batch.iter().map(|sequence| sequence.targets.len()).sum();
         let mut batch_loss = 0.0;
         for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens, |sequence| sequence.ids.len()) {
             let loss = micro_loss(&policy, micro, targets)?;
@@ -174,7 +174,7 @@ fn schedule(recipe: &Recipe, total: u64) -> Schedule {
 
 /// The micro-batch's share of the batch's mean loss over `targets` tokens.
 fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Tensor> {
-    let (logits, ids) = target_logits(&policy.decoder()?, &micro.iter().collect::<Vec<_>>())?;
+    let (logits, ids) = target_logits(&policy.decoder()?, &micro.iter().collect::<Vec<_>>(), 1.0)?;
     let logprobs = ops::token_log_probs(&logits, &ids)?;
     let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
     loss::negative_log_likelihood(&logprobs, &weights)

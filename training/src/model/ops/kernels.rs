@@ -202,6 +202,30 @@ pub fn log_sum_exp(row: &[f32]) -> f32 {
     largest + (lanes.iter().sum::<f32>() + rest).ln()
 }
 
+/// −Σ p log p of the softmax of a row of logits, in nats.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn entropy(row: &[f32]) -> f32 {
+    let log_sum = log_sum_exp(row);
+    let mut lanes = [0f32; 16];
+    let blocks = row.chunks_exact(16);
+    let rest: f32 = blocks.remainder().iter().map(|&x| exp(x - log_sum) * x).sum();
+    for block in blocks {
+        for i in 0..16 {
+            lanes[i] += exp(block[i] - log_sum) * block[i];
+        }
+    }
+    log_sum - (lanes.iter().sum::<f32>() + rest)
+}
+
+/// The gradient of `row[target] - log_sum_exp(row)` times `scale`, where `log_sum` is that log Σ exp.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn log_prob_backward(row: &[f32], target: usize, log_sum: f32, scale: f32, d_row: &mut [f32]) {
+    for (d, &x) in d_row.iter_mut().zip(row) {
+        *d = -exp(x - log_sum) * scale;
+    }
+    d_row[target] += scale;
+}
+
 /// y = x / rms(x) * weight, row by row (RMSNorm, arXiv 1910.07467).
 pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
     let width = weight.len();

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::kernels::{exp, log_sum_exp};
+use super::kernels::{self, log_sum_exp};
 use super::{buffer, is_fused, values, with_values};
 
 /// Rows of logits that one parallel task works on.
@@ -53,10 +53,8 @@ pub fn entropy(logits: &Tensor) -> Result<Tensor> {
     let (tokens, vocabulary) = logits.dims2()?;
     let mut result = buffer(tokens);
     with_values(&logits, |logits| {
-        result.par_iter_mut().zip(logits.par_chunks(vocabulary)).with_min_len(ROWS_PER_TASK).for_each(|(h, row)| {
-            let log_sum = log_sum_exp(row);
-            *h = log_sum - row.iter().map(|&x| exp(x - log_sum) * x).sum::<f32>();
-        });
+        let rows = result.par_iter_mut().zip(logits.par_chunks(vocabulary)).with_min_len(ROWS_PER_TASK);
+        rows.for_each(|(entropy, row)| *entropy = kernels::entropy(row));
         Ok(())
     })?;
     Tensor::from_vec(result, tokens, logits.device())
@@ -98,10 +96,7 @@ impl CustomOp1 for TokenLogProbs {
                     .enumerate()
                     .with_min_len(ROWS_PER_TASK)
                     .for_each(|(t, (d_row, row))| {
-                        for (d, &x) in d_row.iter_mut().zip(row) {
-                            *d = -exp(x - log_sums[t]) * dy[t];
-                        }
-                        d_row[self.targets[t] as usize] += dy[t];
+                        kernels::log_prob_backward(row, self.targets[t] as usize, log_sums[t], dy[t], d_row);
                     });
                 Ok(())
             })

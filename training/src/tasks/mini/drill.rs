@@ -4,6 +4,8 @@
 //! made of, in the same notation and over the ranges that occur there, with carries and borrows more often than chance
 //! would have them. No phrases, no behaviours, and no fact that is a test problem of the suite.
 
+use std::ops::Range;
+
 use rand::Rng;
 
 use super::Split;
@@ -16,43 +18,55 @@ const LARGEST_TOTAL: i64 = 3600;
 /// Largest product of a two-digit and a one-digit number.
 const LARGEST_PRODUCT: i64 = 891;
 
-/// `lines` facts, one a line, every line ended by a newline. Facts that are test problems are drawn anew.
-pub fn drill(rng: &mut impl Rng, lines: usize) -> String {
-    let mut text = String::new();
-    let mut written = 0;
-    while written < lines {
+/// Facts, one a line, every line ended by a newline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drill {
+    /// All lines.
+    pub text: String,
+    /// The bytes of `text` that follow from what stands before them: of every line what comes after the first `=` or
+    /// `:`. The numbers before it are random, and learning to predict them would only drown the facts in noise.
+    pub learnt: Vec<Range<usize>>,
+}
+
+/// A drill of `lines` lines. Facts that are test problems are drawn anew.
+pub fn drill(rng: &mut impl Rng, lines: usize) -> Drill {
+    let mut drill = Drill { text: String::new(), learnt: Vec::with_capacity(lines) };
+    while drill.learnt.len() < lines {
         let line = line(rng);
-        if !gives_away_a_test(&line) {
-            text.push_str(&line);
-            text.push('\n');
-            written += 1;
+        if gives_away_a_test(&line) {
+            continue;
         }
+        let start = drill.text.len();
+        let given = [" = ", ": "].iter().filter_map(|mark| Some(line.find(mark)? + mark.len())).min().unwrap_or(0);
+        drill.text.push_str(&line);
+        drill.text.push('\n');
+        drill.learnt.push(start + given..drill.text.len());
     }
-    text
+    drill
 }
 
 fn line(rng: &mut impl Rng) -> String {
     match rng.random_range(0..100) {
-        0..16 => sum(two_digits(rng), two_digits(rng), rng),
-        16..46 => {
+        0..22 => sum(two_digits(rng), two_digits(rng), rng),
+        22..56 => {
             let total = running_total(rng);
             let value = operand(total, rng);
             sum(total, value, rng)
         }
-        46..60 => {
+        56..70 => {
             let total = running_total(rng);
             let value = operand(total, rng);
             decompose_sum(total, Sign::draw(rng), value)
         }
-        60..76 => {
+        70..80 => {
             let (left, right) = (two_digits(rng), one_digit(rng));
             format!("{left} * {right} = {}.", left * right)
         }
-        76..92 => {
+        80..94 => {
             let (left, right) = (two_digits(rng), one_digit(rng));
             format!("{left} * {right}: {}", decompose_product(left, right))
         }
-        92..96 => {
+        94..97 => {
             let (left, right) = (rng.random_range(1..=9) * 10, one_digit(rng));
             format!("{left} * {right} = {}.", left * right)
         }
@@ -79,9 +93,9 @@ fn one_digit(rng: &mut impl Rng) -> i64 {
 /// A running total as traces have them: mostly of two or three digits, some of four, some below zero.
 fn running_total(rng: &mut impl Rng) -> i64 {
     match rng.random_range(0..20) {
-        0..5 => rng.random_range(0..=99),
-        5..14 => rng.random_range(100..=999),
-        14..17 => rng.random_range(1000..=LARGEST_TOTAL),
+        0..4 => rng.random_range(0..=99),
+        4..17 => rng.random_range(100..=999),
+        17..19 => rng.random_range(1000..=LARGEST_TOTAL),
         _ => -rng.random_range(1..=LARGEST_PRODUCT),
     }
 }

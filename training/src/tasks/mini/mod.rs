@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use drill::drill;
+pub use drill::{Drill, drill};
 pub use expression::{Expression, Sign, Term};
 pub use phrasing::{INSTRUCTION, PHRASINGS, SYSTEM_PROMPTS, system_prompt};
 pub use trace::{BACKTRACKING, EXPLORATION, Trace, TraceStyle, VERIFICATION, direct, example, trace};

@@ -131,7 +131,7 @@ fn corpus(seed: u64) -> Vec<String> {
             let problem = MiniProblem::draw(level, Split::Train, &mut rng);
             texts.extend(trace(&problem, &style, &mut rng).text.split(END_THINK).map(str::to_owned));
             texts.push(format!("user\n{}", problem.question()));
-            texts.extend(["assistant\n".to_owned(), "\n".to_owned(), drill(&mut rng, 2)]);
+            texts.extend(["assistant\n".to_owned(), "\n".to_owned(), drill(&mut rng, 2).text]);
             texts.extend(system_prompt(&mut rng).map(|prompt| format!("system\n{prompt}")));
         }
     }
