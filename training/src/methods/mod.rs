@@ -3,4 +3,7 @@
 //! A method is a loop that reads top to bottom and is put together from the rooms below it. It decides the order of
 //! things and what is measured; how a thing is done is decided where that thing lives.
 
+pub mod rl;
+mod sequence;
 pub mod sft;
+mod state;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::choices::{LengthOf, Truncated};
 use crate::advantage::{AdvantageNorm, KlPlacement};
 use crate::loss::LossAggregation;
+use crate::optimizer::AdamWConfig;
 
 /// `[objective]`: what a response is worth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,19 @@ pub struct OptimizerSection {
     pub updates_per_step: usize,
     /// Most tokens that go through the model at once; changes memory and rounding, not the mathematics. Default 8192.
     pub microbatch_tokens: usize,
+}
+
+impl OptimizerSection {
+    /// The optimizer's part of this section.
+    pub fn adamw(&self) -> AdamWConfig {
+        AdamWConfig {
+            beta1: self.betas[0],
+            beta2: self.betas[1],
+            eps: self.epsilon,
+            weight_decay: self.weight_decay,
+            grad_clip: Some(self.grad_clip),
+        }
+    }
 }
 
 impl Default for OptimizerSection {

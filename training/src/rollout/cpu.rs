@@ -68,6 +68,18 @@ impl CpuSampler {
         })
     }
 
+    /// Samples from these weights from now on. The memory of finished sequences is kept for the next ones.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the new weights are of another shape than the old ones.
+    pub fn set_weights(&mut self, decoder: &Decoder) -> Result<()> {
+        if *decoder.config() != self.model.config {
+            return Err(Error::config("the new weights of a sampler have another shape than its old ones"));
+        }
+        self.model = PlainDecoder::new(decoder)?;
+        Ok(())
+    }
+
     fn check(&self, requests: &[RolloutRequest], params: &SamplingParams) -> Result<()> {
         if !(params.temperature >= 0.0 && params.temperature.is_finite()) {
             return Err(Error::config(format!("temperature {} is not a number of at least 0", params.temperature)));

@@ -5,6 +5,7 @@ use rand::distr::weighted::WeightedIndex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::super::sequence::Sequence;
 use crate::model::SpecialTokens;
 use crate::recipe::{DataSource, Recipe, SftSection};
 use crate::tasks::chat::Message;
@@ -14,20 +15,6 @@ use crate::{Error, Result};
 
 /// Lines in a drill of plain facts.
 const DRILL_LINES: std::ops::RangeInclusive<usize> = 12..=24;
-
-/// One sequence; tokens before `first_target` are given, the others are to be predicted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Example {
-    pub(super) ids: Vec<u32>,
-    pub(super) first_target: usize,
-}
-
-impl Example {
-    /// Tokens to be predicted.
-    pub(super) fn targets(&self) -> usize {
-        self.ids.len() - self.first_target
-    }
-}
 
 /// A source of batches.
 pub(super) struct Examples<'a> {
@@ -61,7 +48,7 @@ impl<'a> Examples<'a> {
     }
 
     /// The batch of one update, at least `tokens` tokens; `share` is how much of the run has passed.
-    pub(super) fn batch(&mut self, update: u64, share: f64, tokens: usize, _cursor: &mut u64) -> Result<Vec<Example>> {
+    pub(super) fn batch(&mut self, update: u64, share: f64, tokens: usize, _cursor: &mut u64) -> Result<Vec<Sequence>> {
         // A stream of random numbers for every update: a batch depends on its number alone.
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(update + 1);
@@ -76,15 +63,15 @@ impl<'a> Examples<'a> {
         Ok(batch)
     }
 
-    fn drill(&self, rng: &mut ChaCha8Rng) -> Result<Example> {
+    fn drill(&self, rng: &mut ChaCha8Rng) -> Result<Sequence> {
         let lines = rng.random_range(DRILL_LINES);
         let mut ids = vec![self.pad];
         ids.extend(self.codec.encode(&mini::drill(rng, lines))?);
         ids.push(self.pad);
-        Ok(Example { ids, first_target: 1 })
+        Ok(Sequence { ids, first_target: 1 })
     }
 
-    fn trace(&self, rng: &mut ChaCha8Rng) -> Result<Example> {
+    fn trace(&self, rng: &mut ChaCha8Rng) -> Result<Sequence> {
         let weights = WeightedIndex::new(self.levels.iter().map(|(_, weight)| weight))
             .map_err(|error| Error::config(format!("`data.levels`: {error}")))?;
         let problem = MiniProblem::draw(self.levels[weights.sample(rng)].0, Split::Train, rng);
@@ -95,6 +82,6 @@ impl<'a> Examples<'a> {
         let first_target = ids.len();
         ids.extend(self.codec.encode(&trace.text)?);
         ids.push(self.end);
-        Ok(Example { ids, first_target })
+        Ok(Sequence { ids, first_target })
     }
 }

@@ -10,14 +10,16 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use self::examples::{Example, Examples};
-use crate::model::{ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
-use crate::optimizer::{AdamW, AdamWConfig};
+use self::examples::Examples;
+use super::sequence::{Sequence, micro_batches, target_logits};
+use super::state;
+use crate::model::{ModelConfig, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
+use crate::optimizer::AdamW;
 use crate::recipe::{ModelSection, Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
 use crate::text::Codec;
-use crate::trainer::{self, RunFolder, RunIdentity};
+use crate::trainer::{RunFolder, RunIdentity};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -49,7 +51,6 @@ pub trait SftObserver {
 /// What a checkpoint remembers beside tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Progress {
-    optimizer_updates: u64,
     num_tokens: u64,
     cursor: u64,
 }
@@ -70,14 +71,9 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let mut examples = Examples::from_recipe(recipe, &codec, &base.tokens)?;
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
-    let mut optimizer = AdamW::new(policy.parameters().to_vec(), adamw(recipe))?;
-    let mut progress = Progress::default();
-    let mut update = 0;
-    if let Some(checkpoint) = trainer::latest::<Progress>(&run, &Device::Cpu)?.checkpoint {
-        policy.load_parameters(&checkpoint.tensors)?;
-        optimizer.load_state(&checkpoint.tensors, checkpoint.state.optimizer_updates)?;
-        (update, progress) = (checkpoint.step, checkpoint.state);
-    }
+    let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
+    let restored = state::restore(&run, &policy, &mut optimizer)?;
+    let (mut update, mut progress) = restored.unwrap_or((0, Progress::default()));
 
     let updates = recipe.sft.updates() as u64;
     let schedule = schedule(recipe, updates);
@@ -86,9 +82,9 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let share = update as f64 / updates as f64;
         let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
         let mut gradients = optimizer.gradients();
-        let targets: usize = batch.iter().map(Example::targets).sum();
+        let targets: usize = batch.iter().map(|sequence| sequence.targets().len()).sum();
         let mut batch_loss = 0.0;
-        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens) {
+        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens, |sequence| sequence.ids.len()) {
             let loss = micro_loss(&policy, micro, targets)?;
             gradients.accumulate(&loss.backward()?, policy.parameters())?;
             batch_loss += f64::from(loss.to_scalar::<f32>()?);
@@ -96,8 +92,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let learning_rate = schedule.learning_rate(update, recipe.sft.learning_rate);
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
-        progress.num_tokens += batch.iter().map(|example| example.ids.len() as u64).sum::<u64>();
-        progress.optimizer_updates = optimizer.updates();
+        progress.num_tokens += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
         report.add(batch_loss);
         let stop = observer.should_stop();
         if update % UPDATES_PER_REPORT == 0 || update == updates {
@@ -105,7 +100,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
             observer.on_metrics(&metrics, updates, report.tokens_per_second(progress.num_tokens));
         }
         if update.is_multiple_of(recipe.run.checkpoint_every as u64) || stop || update == updates {
-            save(&run, update, &policy, &optimizer, &progress)?;
+            state::save(&run, update, &policy, &optimizer, &progress)?;
         }
         if stop && update < updates {
             return Err(Error::Interrupted);
@@ -155,17 +150,6 @@ fn shape(section: &ModelSection, vocab_size: usize) -> ModelConfig {
     }
 }
 
-fn adamw(recipe: &Recipe) -> AdamWConfig {
-    let section = &recipe.optimizer;
-    AdamWConfig {
-        beta1: section.betas[0],
-        beta2: section.betas[1],
-        eps: section.epsilon,
-        weight_decay: section.weight_decay,
-        grad_clip: Some(section.grad_clip),
-    }
-}
-
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     let warmup_updates = recipe.sft.warmup_updates as u64;
     match recipe.sft.schedule {
@@ -176,48 +160,12 @@ fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     }
 }
 
-/// Splits a batch into pieces of at most `tokens` tokens; a longer example is a piece of its own.
-fn micro_batches(batch: &[Example], tokens: usize) -> impl Iterator<Item = &[Example]> {
-    let mut rest = batch;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut size = 0;
-        let fits = rest.iter().take_while(|example| {
-            size += example.ids.len();
-            size <= tokens
-        });
-        let (micro, later) = rest.split_at(fits.count().max(1));
-        rest = later;
-        Some(micro)
-    })
-}
-
 /// The micro-batch's share of the batch's mean loss over `targets` tokens.
-fn micro_loss(policy: &Policy, micro: &[Example], targets: usize) -> Result<Tensor> {
-    let inputs = micro.iter().map(|example| &example.ids[..example.ids.len() - 1]);
-    let packed = Packed::new(inputs);
-    let (mut rows, mut ids) = (Vec::new(), Vec::new());
-    for (example, &offset) in micro.iter().zip(&packed.offsets) {
-        for target in example.first_target..example.ids.len() {
-            rows.push((offset + target - 1) as u32);
-            ids.push(example.ids[target]);
-        }
-    }
-    let decoder = policy.decoder()?;
-    let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
+fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Tensor> {
+    let (logits, ids) = target_logits(&policy.decoder()?, &micro.iter().collect::<Vec<_>>())?;
     let logprobs = ops::token_log_probs(&logits, &ids)?;
     let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
     loss::negative_log_likelihood(&logprobs, &weights)
-}
-
-fn save(run: &RunFolder, update: u64, policy: &Policy, optimizer: &AdamW, progress: &Progress) -> Result<()> {
-    let mut tensors = optimizer.state()?;
-    for (name, var) in policy.parameters() {
-        tensors.insert(name.clone(), var.as_tensor().clone());
-    }
-    trainer::save(run, update, &tensors, progress)
 }
 
 /// Losses since the last line, and the clock.

@@ -1,0 +1,245 @@
+//! One step's experience: responses, what they are worth, and under which probabilities they were sampled.
+
+use std::time::Instant;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::super::sequence::{Sequence, micro_batches, target_logits};
+use super::prompts::Prompt;
+use crate::advantage::{AdvantageNorm, KlPlacement, ScoredResponse, token_advantages};
+use crate::model::{Decoder, Policy, ops};
+use crate::objective::{Objective, Outcome};
+use crate::recipe::{LengthOf, Recipe, RolloutSection, Truncated};
+use crate::rollout::{CpuSampler, FinishReason, RolloutRequest, Sampler, SamplingParams};
+use crate::tasks::Grader;
+use crate::text::Codec;
+use crate::trainer::{Observer, Phase};
+use crate::{Error, Result};
+
+/// One response with everything that is known of it.
+pub(super) struct Response {
+    pub(super) sequence: Sequence,
+    pub(super) correct: bool,
+    pub(super) truncated: bool,
+    pub(super) level: Option<String>,
+    pub(super) reward: f64,
+    /// Under the policy before the step's updates, `[response tokens]`.
+    pub(super) old_logprobs: Vec<f32>,
+    /// Under the reference policy; absent where no KL is charged.
+    pub(super) reference_logprobs: Option<Vec<f32>>,
+    /// `[response tokens]`.
+    pub(super) advantages: Vec<f32>,
+}
+
+impl Response {
+    /// Response tokens, the end-of-sequence token included.
+    pub(super) fn tokens(&self) -> usize {
+        self.sequence.targets().len()
+    }
+}
+
+/// All responses of a step; those to one prompt are neighbours.
+pub(super) struct Experience {
+    pub(super) responses: Vec<Response>,
+    /// Responses to each prompt.
+    pub(super) group_size: usize,
+    /// Mean entropy of the policy over response tokens, in nats.
+    pub(super) entropy: f64,
+    /// Seconds.
+    pub(super) rollout_time: f64,
+    /// Seconds.
+    pub(super) score_time: f64,
+}
+
+impl Experience {
+    pub(super) fn response_tokens(&self) -> u64 {
+        self.responses.iter().map(|response| response.tokens() as u64).sum()
+    }
+
+    /// Tokens of prompts and responses.
+    pub(super) fn tokens(&self) -> u64 {
+        self.responses.iter().map(|response| response.sequence.ids.len() as u64).sum()
+    }
+}
+
+/// Collects experience with a policy.
+pub(super) struct Collector<'a> {
+    codec: &'a Codec,
+    sampler: CpuSampler,
+    reference: Option<Decoder>,
+    grader: Grader,
+    objective: Box<dyn Objective>,
+    rollout: RolloutSection,
+    norm: AdvantageNorm,
+    kl: KlPlacement,
+    kl_coefficient: f64,
+    truncated: Truncated,
+    length: LengthOf,
+    microbatch_tokens: usize,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(
+        recipe: &Recipe,
+        policy: &Policy,
+        codec: &'a Codec,
+        objective: Box<dyn Objective>,
+    ) -> Result<Self> {
+        let algorithm = &recipe.algorithm;
+        let end_of_sequence = &policy.base().tokens.eos;
+        Ok(Self {
+            codec,
+            sampler: CpuSampler::new(&policy.frozen()?, end_of_sequence, recipe.rollout.concurrent_sequences)?,
+            reference: if algorithm.kl == KlPlacement::Off { None } else { Some(policy.reference()?) },
+            grader: Grader::new(recipe.grader.mode),
+            objective,
+            rollout: recipe.rollout.clone(),
+            norm: algorithm.advantage_norm,
+            kl: algorithm.kl,
+            kl_coefficient: algorithm.kl_coefficient,
+            truncated: algorithm.truncated,
+            length: algorithm.length,
+            microbatch_tokens: recipe.optimizer.microbatch_tokens,
+        })
+    }
+
+    /// Samples a group of responses to every prompt, grades, rewards and scores them.
+    pub(super) fn collect(
+        &mut self,
+        policy: &Policy,
+        prompts: Vec<Prompt>,
+        rng: &mut ChaCha8Rng,
+        observer: &mut dyn Observer,
+    ) -> Result<Experience> {
+        let started = Instant::now();
+        let frozen = policy.frozen()?;
+        self.sampler.set_weights(&frozen)?;
+        let mut responses = self.sample(&prompts, rng, observer)?;
+        let rollout_time = started.elapsed().as_secs_f64();
+
+        let started = Instant::now();
+        observer.on_phase(Phase::Score);
+        let rewards = self.reward(&prompts, &mut responses)?;
+        let entropy = self.score(&frozen, &mut responses, observer)?;
+        let scored: Vec<ScoredResponse<'_>> = responses
+            .iter()
+            .map(|response| ScoredResponse {
+                old_logprobs: &response.old_logprobs,
+                reference_logprobs: response.reference_logprobs.as_deref(),
+            })
+            .collect();
+        let advantages = token_advantages(&rewards, &scored, self.norm, self.kl, self.kl_coefficient)?;
+        for (response, advantages) in responses.iter_mut().zip(advantages) {
+            response.advantages = advantages;
+        }
+        let group_size = self.rollout.samples_per_prompt;
+        let score_time = started.elapsed().as_secs_f64();
+        Ok(Experience { responses, group_size, entropy, rollout_time, score_time })
+    }
+
+    fn sample(
+        &mut self,
+        prompts: &[Prompt],
+        rng: &mut ChaCha8Rng,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Response>> {
+        let group = self.rollout.samples_per_prompt;
+        let requests: Vec<RolloutRequest> = prompts
+            .iter()
+            .flat_map(|prompt| std::iter::repeat_n(prompt, group))
+            .map(|prompt| RolloutRequest { prompt: prompt.ids.clone(), seed: rng.random() })
+            .collect();
+        let params = SamplingParams {
+            temperature: self.rollout.temperature,
+            top_p: self.rollout.top_p,
+            max_new_tokens: self.rollout.max_new_tokens,
+        };
+        let total = requests.len();
+        let rollouts = self.sampler.generate(&requests, &params, &mut |progress| {
+            observer.on_phase(Phase::Rollout { finished: progress.finished, total, tokens: progress.tokens });
+            !observer.should_stop()
+        })?;
+        let responses = rollouts.into_iter().enumerate().map(|(index, rollout)| {
+            let prompt = &prompts[index / group];
+            let ids = prompt.ids.iter().copied().chain(rollout.ids).collect();
+            Response {
+                sequence: Sequence { ids, first_target: prompt.ids.len() },
+                correct: false,
+                truncated: rollout.finish == FinishReason::Length,
+                level: prompt.problem.level.clone(),
+                reward: 0.0,
+                old_logprobs: Vec::new(),
+                reference_logprobs: None,
+                advantages: Vec::new(),
+            }
+        });
+        Ok(responses.collect())
+    }
+
+    /// Grades every response and rewards each group; the rewards by group are returned and noted.
+    fn reward(&self, prompts: &[Prompt], responses: &mut [Response]) -> Result<Vec<Vec<f64>>> {
+        let mut rewards = Vec::with_capacity(prompts.len());
+        for (prompt, group) in prompts.iter().zip(responses.chunks_mut(self.rollout.samples_per_prompt)) {
+            let mut outcomes = Vec::with_capacity(group.len());
+            for response in group.iter_mut() {
+                let text = self.codec.decode(response.sequence.targets())?;
+                let reached = self.grader.grade(&text, &prompt.problem.answer).correct;
+                let counts_as_truncated = response.truncated && self.truncated == Truncated::Zero;
+                response.correct = reached && !counts_as_truncated;
+                let tokens = match self.length {
+                    LengthOf::Response => response.tokens(),
+                    LengthOf::PromptAndResponse => response.sequence.ids.len(),
+                };
+                outcomes.push(Outcome { correct: reached, truncated: counts_as_truncated, tokens });
+            }
+            let group_rewards = self.objective.rewards(&outcomes);
+            for (response, &reward) in group.iter_mut().zip(&group_rewards) {
+                response.reward = reward;
+            }
+            rewards.push(group_rewards);
+        }
+        Ok(rewards)
+    }
+
+    /// Log-probabilities of every response under the policy and the reference; returns the policy's mean entropy.
+    ///
+    /// The sampler's own log-probabilities are not used: those of the update's forward pass are the same numbers to the
+    /// bit at the first update, so that its probability ratios are exactly 1.
+    fn score(&self, policy: &Decoder, responses: &mut [Response], observer: &mut dyn Observer) -> Result<f64> {
+        let (mut entropy, mut tokens) = (0.0, 0);
+        let mut from = 0;
+        while from < responses.len() {
+            if observer.should_stop() {
+                return Err(Error::Interrupted);
+            }
+            let rest = &responses[from..];
+            let size = |response: &Response| response.sequence.ids.len();
+            let count = micro_batches(rest, self.microbatch_tokens, size).next().map_or(0, <[Response]>::len);
+            let micro = &mut responses[from..from + count];
+            let sequences: Vec<&Sequence> = micro.iter().map(|response| &response.sequence).collect();
+            let (logits, targets) = target_logits(policy, &sequences)?;
+            let logits = (logits / self.rollout.temperature)?;
+            entropy += f64::from(ops::entropy(&logits)?.sum_all()?.to_scalar::<f32>()?);
+            tokens += targets.len();
+            let old = ops::token_log_probs(&logits, &targets)?.to_vec1::<f32>()?;
+            let reference = match &self.reference {
+                Some(reference) => {
+                    let (logits, targets) = target_logits(reference, &sequences)?;
+                    let logits = (logits / self.rollout.temperature)?;
+                    Some(ops::token_log_probs(&logits, &targets)?.to_vec1::<f32>()?)
+                }
+                None => None,
+            };
+            let mut at = 0;
+            for response in micro {
+                let range = at..at + response.tokens();
+                at = range.end;
+                response.old_logprobs = old[range.clone()].to_vec();
+                response.reference_logprobs = reference.as_ref().map(|values| values[range].to_vec());
+            }
+            from += count;
+        }
+        Ok(entropy / tokens.max(1) as f64)
+    }
+}

@@ -1,0 +1,130 @@
+//! Length-penalised reinforcement learning (arXiv 2502.04463): one run trains one tier.
+//!
+//! A step is: draw prompts, sample a group of responses to each, grade, reward by correctness and length, compare within
+//! the group, update. The loop below is that sentence; its parts are in the files beside it, the mathematics in
+//! [`crate::objective`], [`crate::advantage`] and [`crate::loss`].
+
+mod experience;
+mod prompts;
+mod summary;
+mod update;
+
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use candle_core::{DType, Device};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use self::experience::Collector;
+use self::prompts::Prompts;
+use self::update::Updater;
+use super::state;
+use crate::model::{Policy, Pretrained, copy_tokenizer, weights_hash};
+use crate::objective::{Objective, SigmoidLength};
+use crate::recipe::{Recipe, TuningMode};
+use crate::text::Codec;
+use crate::trainer::{EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings};
+use crate::{Error, Result};
+
+/// The only objective so far.
+const SIGMOID_LENGTH: &str = "sigmoid-length";
+
+/// What a checkpoint remembers beside tensors. Random numbers need no memory: every step has a stream of its own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Progress {
+    num_tokens: u64,
+}
+
+/// Trains one tier at `alpha` in the run folder `run` and writes it to `output`: a PEFT adapter, or a whole Hugging Face
+/// folder when the recipe tunes all weights.
+///
+/// The same call resumes a run that was interrupted; on the CPU the result is the same to the bit.
+///
+/// # Errors
+/// [`Error::Config`] and [`Error::Format`] for a recipe, base or data set that does not fit; [`Error::Interrupted`] when
+/// the observer asked to stop.
+pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &mut dyn Observer) -> Result<()> {
+    let Some(base_folder) = &recipe.base else {
+        return Err(Error::config("reinforcement learning needs `base`, the folder of the model to start from"));
+    };
+    let objective = objective(recipe, alpha)?;
+    let base = Pretrained::load(base_folder, DType::F32, &Device::Cpu)?;
+    let codec = Codec::from_folder(base_folder)?;
+    let prompts = Prompts::from_recipe(recipe, &codec)?;
+    let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha, base: weights_hash(base_folder)? };
+    let run = RunFolder::open(run, &identity, recipe)?;
+
+    let policy = Policy::new(base, &recipe.tuning.tuning(), &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
+    let mut updater = Updater::new(recipe, &policy)?;
+    let restored = state::restore(&run, &policy, &mut updater.optimizer)?;
+    let (mut step, mut progress) = restored.unwrap_or((0, Progress::default()));
+    let mut log = MetricsLog::resume(&run, step)?;
+    let mut events = EventWriter::resume(&run, &log)?;
+    for (metrics, timings) in log.history() {
+        observer.on_step(metrics, timings.as_ref().unwrap_or(&StepTimings::default()));
+    }
+
+    let mut collector = Collector::new(recipe, &policy, &codec, objective)?;
+    while step < recipe.run.steps as u64 {
+        let started = Instant::now();
+        let mut rng = step_rng(recipe.seed, step + 1);
+        let batch = prompts.step(step, &mut rng)?;
+        let experience = match collector.collect(&policy, batch, &mut rng, observer) {
+            Err(Error::Interrupted) => {
+                state::save(&run, step, &policy, &updater.optimizer, &progress)?;
+                return Err(Error::Interrupted);
+            }
+            other => other?,
+        };
+        let update_started = Instant::now();
+        let update = updater.update(&policy, &experience, step, &mut rng, observer)?;
+        let update_time = update_started.elapsed().as_secs_f64();
+        step += 1;
+        progress.num_tokens += experience.tokens();
+
+        let metrics = summary::metrics(step, &experience, &update, progress.num_tokens);
+        let response_tokens = experience.response_tokens() as f64;
+        let timings = StepTimings {
+            step,
+            wall_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
+            step_time: started.elapsed().as_secs_f64(),
+            rollout_time: experience.rollout_time,
+            score_time: experience.score_time,
+            update_time,
+            rollout_tokens_per_second: response_tokens / experience.rollout_time.max(1e-9),
+            train_tokens_per_second: experience.tokens() as f64 / update_time.max(1e-9),
+        };
+        log.append(&metrics, &timings)?;
+        events.append(&metrics, &timings)?;
+        observer.on_step(&metrics, &timings);
+        let last = step == recipe.run.steps as u64;
+        let stop = observer.should_stop() && !last;
+        if step.is_multiple_of(recipe.run.checkpoint_every as u64) || last || stop {
+            observer.on_phase(Phase::Checkpoint);
+            state::save(&run, step, &policy, &updater.optimizer, &progress)?;
+        }
+        if stop {
+            return Err(Error::Interrupted);
+        }
+    }
+    if recipe.tuning.mode == TuningMode::Full {
+        copy_tokenizer(base_folder, output)?;
+    }
+    policy.save(output, &base_folder.to_string_lossy())
+}
+
+fn objective(recipe: &Recipe, alpha: f64) -> Result<Box<dyn Objective>> {
+    match recipe.objective.name.as_str() {
+        SIGMOID_LENGTH => Ok(Box::new(SigmoidLength::new(alpha)?)),
+        other => Err(Error::config(format!("unknown `objective.name` \"{other}\"; there is \"{SIGMOID_LENGTH}\""))),
+    }
+}
+
+/// The random numbers of one step, whatever happened before it.
+fn step_rng(seed: u64, step: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(step);
+    rng
+}
