@@ -3,11 +3,13 @@
 //! One file a subcommand. What is decided here: names of options, where files go, what is shown while something runs, and
 //! how an error reads. Results go to standard output, everything else to standard error.
 
+mod bench;
 mod eval;
 mod failure;
 mod interrupt;
 mod place;
 mod progress;
+mod train;
 
 use std::num::NonZeroUsize;
 
@@ -29,6 +31,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::Arguments),
     Eval(eval::Arguments),
 }
 
@@ -45,6 +48,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
     interrupt::listen()?;
     match cli.command {
+        Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
     }
 }

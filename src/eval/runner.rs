@@ -125,8 +125,7 @@ impl<'a> Evaluation<'a> {
     fn grade(&self, index: usize, sample: usize, request: &RolloutRequest, rollout: &Rollout) -> Result<Graded> {
         let problem = self.problems.get(index).ok_or_else(|| Error::config("a response to no problem"))?;
         let text = self.codec.decode(&rollout.ids)?;
-        let Grade { correct, extracted, undecided } =
-            Grader::new(self.settings.grader).grade(&text, &problem.answer);
+        let Grade { correct, extracted, undecided } = Grader::new(self.settings.grader).grade(&text, &problem.answer);
         let truncated = rollout.finish == FinishReason::Length;
         let think = THINK.map(|token| self.codec.token_id(token));
         Ok(Graded {
@@ -253,8 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         tokenizer::write(folder.path(), 0).unwrap();
         let codec = Codec::from_folder(folder.path()).unwrap();
-        let problem =
-            Problem { id: "1".into(), question: "1 + 1".into(), answer: "2".into(), level: None };
+        let problem = Problem { id: "1".into(), question: "1 + 1".into(), answer: "2".into(), level: None };
         let mut data = settings(1).data;
         data.prompt_template = "Compute {question}.".to_owned();
         let ids = prompt(&codec, &data, &problem).unwrap();

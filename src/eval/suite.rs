@@ -67,9 +67,7 @@ impl FromStr for Suite {
                 Columns::preset(preset)?;
                 Ok(Self::File { preset: preset.to_owned(), path: path.into() })
             }
-            _ => Err(Error::config(format!(
-                "`{text}` is no suite; write mini, gsm8k:FILE, math:FILE or aime:FILE"
-            ))),
+            _ => Err(Error::config(format!("`{text}` is no suite; write mini, gsm8k:FILE, math:FILE or aime:FILE"))),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use brevity::eval::{Comparison, Graded, LevelSummary, Settings, Suite, Summary};
 use brevity::report::frontier::{self, Estimate, FrontierPoint};
-use brevity_training::tasks::grader::GraderMode;
 use brevity_training::files;
+use brevity_training::tasks::grader::GraderMode;
 use serde::Serialize;
 
 use super::Measured;
@@ -93,10 +93,8 @@ pub fn report(out: &Path, head: &Head<'_>, settings: &Settings, measured: &[Meas
 /// # Errors
 /// When it cannot be drawn or written.
 pub fn frontier(out: &Path, title: &str, measured: &[Measured<'_>]) -> Result<()> {
-    let points: Vec<FrontierPoint> = measured
-        .iter()
-        .flat_map(|tier| tier.summary.levels.iter().map(|level| point(tier, level)))
-        .collect();
+    let points: Vec<FrontierPoint> =
+        measured.iter().flat_map(|tier| tier.summary.levels.iter().map(|level| point(tier, level))).collect();
     let picture = frontier::frontier(title, &points)?;
     Ok(files::write(&out.join("frontier.svg"), picture.as_bytes())?)
 }
