@@ -26,9 +26,9 @@ pub fn train(work: &Work<'_>) -> Result<()> {
     for (&alpha, finished) in work.recipe.objective.alpha.iter().zip(finished) {
         let name = tier_name(alpha);
         if finished {
-            progress::say(&format!(
-                "{name} was finished before; to train it again, remove its folders in OUT and RUNS"
-            ));
+            let (tier, run) = (work.tier(alpha), work.run(alpha));
+            let (tier, run) = (tier.display(), run.display());
+            progress::say(&format!("{name} was finished before; to train it again, remove `{tier}` and `{run}`"));
             continue;
         }
         stop_between(work)?;
