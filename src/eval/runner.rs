@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
+use brevity_training::methods::prompt_ids;
 use brevity_training::model::Decoder;
 use brevity_training::recipe::DataSection;
 use brevity_training::rollout::{
     CpuSampler, FinishReason, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams,
 };
-use brevity_training::tasks::chat::Message;
 use brevity_training::tasks::grader::{Grade, GraderMode};
 use brevity_training::tasks::{Grader, Problem};
 use brevity_training::text::Codec;
@@ -83,7 +83,7 @@ impl<'a> Evaluation<'a> {
         if problems.is_empty() || settings.samples == 0 {
             return Err(Error::config("an evaluation needs at least one problem and one sample"));
         }
-        let prompts = problems.iter().map(|problem| Ok(prompt(codec, &settings.data, problem)?.into()));
+        let prompts = problems.iter().map(|problem| Ok(prompt_ids(&settings.data, codec, &problem.question)?.into()));
         Ok(Self { codec, problems, prompts: prompts.collect::<Result<_>>()?, settings })
     }
 
@@ -147,17 +147,6 @@ impl<'a> Evaluation<'a> {
             text,
         })
     }
-}
-
-/// The prompt of a problem as token ids.
-fn prompt(codec: &Codec, data: &DataSection, problem: &Problem) -> Result<Vec<u32>> {
-    let content = data.prompt_template.replace("{question}", &problem.question);
-    if !data.chat_template {
-        return codec.encode(&content);
-    }
-    let mut messages: Vec<Message> = data.system.iter().map(Message::system).collect();
-    messages.push(Message::user(content));
-    codec.prompt(&messages, None)
 }
 
 /// The seed of one response.
@@ -245,22 +234,6 @@ mod tests {
         }
         assert!(large.iter().any(|graded| graded.text != large[0].text), "samples differ");
         assert!(large.iter().all(|graded| !(graded.response.truncated && graded.response.correct)));
-    }
-
-    #[test]
-    fn prompts_follow_the_template() {
-        let folder = tempfile::tempdir().unwrap();
-        tokenizer::write(folder.path(), 0).unwrap();
-        let codec = Codec::from_folder(folder.path()).unwrap();
-        let problem = Problem { id: "1".into(), question: "1 + 1".into(), answer: "2".into(), level: None };
-        let mut data = settings(1).data;
-        data.prompt_template = "Compute {question}.".to_owned();
-        let ids = prompt(&codec, &data, &problem).unwrap();
-        let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nCompute 1 + 1.<|im_end|>\n\
-                        <|im_start|>assistant\n<think>";
-        assert_eq!(ids, codec.encode(expected).unwrap());
-        data.chat_template = false;
-        assert_eq!(prompt(&codec, &data, &problem).unwrap(), codec.encode("Compute 1 + 1.").unwrap());
     }
 
     #[test]

@@ -46,8 +46,10 @@ impl Codec {
 
     /// The text of `ids`, special tokens left out.
     ///
+    /// Ids that no token has are without text: embedding tables are often longer than their vocabulary.
+    ///
     /// # Errors
-    /// [`Error::Config`] when an id is outside the vocabulary.
+    /// [`Error::Config`] when the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.tokenizer.decode(ids, true).map_err(|error| Error::config(format!("cannot decode token ids: {error}")))
     }
@@ -60,5 +62,71 @@ impl Codec {
     /// Entries of the vocabulary, added tokens included.
     pub fn vocabulary_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+    use crate::tasks::mini::tokenizer;
+
+    static CODEC: LazyLock<Codec> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer::write(folder.path(), 0).unwrap();
+        Codec::from_folder(folder.path()).unwrap()
+    });
+
+    #[test]
+    fn a_prompt_is_the_rendered_conversation_and_nothing_more() {
+        let messages = [Message::system("Be brief."), Message::user("What is 2 + 3?")];
+        let rendered = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n\
+                        <|im_start|>assistant\n<think>";
+        let prompt = CODEC.prompt(&messages, None).unwrap();
+        assert_eq!(prompt, CODEC.encode(rendered).unwrap());
+        let (start, end) = (CODEC.token_id(tokenizer::TURN_START), CODEC.token_id(tokenizer::TURN_END));
+        assert_eq!(prompt.iter().filter(|&&id| Some(id) == start).count(), 3);
+        assert_eq!(prompt.iter().filter(|&&id| Some(id) == end).count(), 2);
+        assert_eq!(prompt.last().copied(), CODEC.token_id(tokenizer::THINK));
+        let without_thoughts = CODEC.prompt(&messages, Some(false)).unwrap();
+        assert_eq!(without_thoughts[..prompt.len()], prompt);
+        assert_eq!(without_thoughts[prompt.len()..], CODEC.encode(tokenizer::END_THINK).unwrap());
+    }
+
+    #[test]
+    fn a_response_decodes_to_its_text_without_special_tokens() {
+        let ids = CODEC.encode("2 + 3 = 5.</think>5<|im_end|>").unwrap();
+        assert_eq!(CODEC.decode(&ids).unwrap(), "2 + 3 = 5.</think>5");
+        assert_eq!(CODEC.encode("").unwrap(), [] as [u32; 0]);
+        assert_eq!(CODEC.decode(&[]).unwrap(), "");
+    }
+
+    #[test]
+    fn ids_beyond_the_vocabulary_have_no_text() {
+        assert_eq!(CODEC.vocabulary_size(), tokenizer::VOCABULARY_SIZE);
+        let mut ids = CODEC.encode("7 + 1").unwrap();
+        ids.insert(1, CODEC.vocabulary_size() as u32 + 5);
+        assert_eq!(CODEC.decode(&ids).unwrap(), "7 + 1");
+        assert_eq!(CODEC.token_id("<no such token>"), None);
+    }
+
+    #[test]
+    fn a_conversation_that_the_template_refuses_is_an_error() {
+        let error = CODEC.prompt(&[Message::new("narrator", "Once.")], None).unwrap_err().to_string();
+        assert!(error.contains("unknown role narrator"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_its_files_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = || Codec::from_folder(folder.path()).err().unwrap().to_string();
+        assert!(refused().contains("tokenizer.json"), "{}", refused());
+        crate::files::write(&folder.path().join("tokenizer.json"), b"{ torn").unwrap();
+        assert!(refused().contains("tokenizer.json"), "{}", refused());
+        tokenizer::write(folder.path(), 0).unwrap();
+        std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+        assert!(refused().contains("chat_template"), "{}", refused());
     }
 }

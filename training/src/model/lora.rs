@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::config::ModelConfig;
 use super::weights::{Weights, read_safetensors, write_safetensors};
@@ -208,7 +209,27 @@ struct PeftConfig {
     alpha_pattern: BTreeMap<String, f64>,
     #[serde(default)]
     inference_mode: bool,
+    /// Whatever else PEFT writes.
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
+
+/// Further settings that move the adapter elsewhere or change its product; anything but their default is refused.
+const UNSUPPORTED: [&str; 10] = [
+    "alora_invocation_tokens",
+    "arrow_config",
+    "exclude_modules",
+    "layer_replication",
+    "layers_to_transform",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+];
+
+/// Ways to draw the first factors that leave the base as it is; PEFT writes `true` for its default.
+const PLAIN_INITIALISATIONS: [&str; 2] = ["gaussian", "orthogonal"];
 
 /// PEFT writes a list, or the word `all-linear`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -240,6 +261,7 @@ impl PeftConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             inference_mode: true,
+            rest: BTreeMap::new(),
         }
     }
 
@@ -256,6 +278,19 @@ impl PeftConfig {
         if let Some((_, what)) = unsupported.iter().find(|(present, _)| *present) {
             return Err(format!("{what} is not supported"));
         }
+        let is_set = |key: &&str| match self.rest.get(*key) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(_) => true,
+        };
+        if let Some(key) = UNSUPPORTED.iter().find(|key| is_set(key)) {
+            return Err(format!("`{key}` is not supported"));
+        }
+        if let Some(Value::String(kind)) = self.rest.get("init_lora_weights")
+            && !PLAIN_INITIALISATIONS.contains(&kind.as_str())
+        {
+            return Err(format!("`init_lora_weights` \"{kind}\" is not supported: it may change the base model"));
+        }
         let mut target_modules = match self.target_modules {
             Targets::List(modules) => modules,
             Targets::Word(word) if word == "all-linear" => TARGET_MODULES.map(str::to_owned).to_vec(),
@@ -265,5 +300,127 @@ impl PeftConfig {
         // With rank stabilisation the scale is alpha / sqrt(rank), which an alpha larger by sqrt(rank) expresses.
         let stabiliser = if self.use_rslora { (self.r as f64).sqrt() } else { 1.0 };
         Ok(LoraConfig { rank: self.r, alpha: self.lora_alpha * stabiliser, target_modules })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use serde_json::json;
+
+    use super::super::test_support::tiny_config;
+    use super::*;
+
+    /// What `adapter_config.json` with these settings beside the usual ones means.
+    fn parse(settings: Value) -> Result<LoraConfig, String> {
+        let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["v_proj", "q_proj"]});
+        let usual = config.as_object_mut().unwrap();
+        usual.extend(settings.as_object().unwrap().clone());
+        serde_json::from_value::<PeftConfig>(config).unwrap().into_lora()
+    }
+
+    fn config(rank: usize, modules: &[&str]) -> LoraConfig {
+        LoraConfig { rank, alpha: 8.0, target_modules: modules.iter().map(|&module| module.to_owned()).collect() }
+    }
+
+    #[test]
+    fn settings_of_another_mathematics_are_refused_by_name() {
+        for (key, value) in [
+            ("peft_type", json!("IA3")),
+            ("use_dora", json!(true)),
+            ("bias", json!("all")),
+            ("fan_in_fan_out", json!(true)),
+            ("modules_to_save", json!(["lm_head"])),
+            ("rank_pattern", json!({"q_proj": 8})),
+            ("alpha_pattern", json!({"q_proj": 8})),
+            ("lora_bias", json!(true)),
+            ("layers_to_transform", json!([0])),
+            ("layer_replication", json!([[0, 1]])),
+            ("exclude_modules", json!("q_proj")),
+            ("alora_invocation_tokens", json!([5])),
+            ("init_lora_weights", json!("pissa")),
+        ] {
+            let error = parse(json!({ key: value })).unwrap_err();
+            assert!(error.contains(&format!("`{key}`")) && error.contains("not supported"), "{key}: {error}");
+        }
+        let harmless = json!({
+            "lora_dropout": 0.1, "inference_mode": true, "modules_to_save": null, "lora_bias": false,
+            "layers_to_transform": null, "init_lora_weights": true, "peft_version": "0.21.2", "revision": "main"
+        });
+        assert_eq!(parse(harmless).unwrap(), config(4, &["q_proj", "v_proj"]));
+        assert!(parse(json!({"init_lora_weights": "gaussian"})).is_ok());
+    }
+
+    #[test]
+    fn rank_stabilisation_divides_by_the_root_of_the_rank() {
+        assert_eq!(parse(json!({})).unwrap().scale(), 2.0);
+        assert_eq!(parse(json!({"use_rslora": true})).unwrap().scale(), 4.0);
+    }
+
+    #[test]
+    fn all_linear_means_every_projection_and_other_patterns_are_refused() {
+        assert_eq!(parse(json!({"target_modules": "all-linear"})).unwrap().target_modules, TARGET_MODULES);
+        let error = parse(json!({"target_modules": ".*_proj"})).unwrap_err();
+        assert!(error.contains("`target_modules`") && error.contains(".*_proj"), "{error}");
+    }
+
+    #[test]
+    fn impossible_configurations_are_refused() {
+        let refused = |config: LoraConfig| config.check().unwrap_err().to_string();
+        assert!(refused(config(0, &["q_proj"])).contains("rank"));
+        assert!(refused(config(4, &[])).contains("target module"));
+        let error = refused(config(4, &["q_proj", "lm_head"]));
+        assert!(error.contains("`lm_head`") && error.contains("down_proj"), "{error}");
+    }
+
+    #[test]
+    fn a_module_covers_weights_and_not_biases() {
+        let config = config(4, &["q_proj"]);
+        assert!(config.covers("model.layers.3.self_attn.q_proj.weight"));
+        for other in ["model.layers.3.self_attn.q_proj.bias", "model.layers.3.self_attn.k_proj.weight", "q_proj"] {
+            assert!(!config.covers(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn folding_adds_the_scaled_product() {
+        let tensor = |values: &[f32], shape: (usize, usize)| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+        // Scale 8 / 1; the product of [2, 3]^T and [1, -1] is [[2, -2], [3, -3]].
+        let factors = Factors { a: tensor(&[1.0, -1.0], (1, 2)), b: tensor(&[2.0, 3.0], (2, 1)) };
+        let adapter = LoraAdapter { config: config(1, &["q_proj"]), factors: [("here".to_owned(), factors)].into() };
+        let weight = tensor(&[1.0, 1.0, 1.0, 1.0], (2, 2));
+        let folded = adapter.fold("here", &weight).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(folded, [[17.0, -15.0], [25.0, -23.0]]);
+        let elsewhere = adapter.fold("elsewhere", &weight).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(elsewhere, [[1.0, 1.0], [1.0, 1.0]]);
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_named() {
+        let model = tiny_config();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let adapter = LoraAdapter::new(config(2, &["q_proj", "down_proj"]), &model, &mut rng, &Device::Cpu).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        adapter.save(folder.path(), "base").unwrap();
+        let weights = adapter_files(folder.path()).remove(0);
+        let whole = read_safetensors(&weights, DType::F32, &Device::Cpu).unwrap();
+        let refused = |change: &dyn Fn(&mut Weights)| {
+            let mut tensors = whole.clone();
+            change(&mut tensors);
+            write_safetensors(&weights, &tensors, &[]).unwrap();
+            LoraAdapter::load(folder.path(), &model, &Device::Cpu).unwrap_err().to_string()
+        };
+        let key = "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight";
+        assert_eq!(whole[key].dims(), [8, 2]);
+        let error = refused(&|tensors| assert!(tensors.remove(key).is_some()));
+        assert!(error.contains(&format!("`{key}` is missing")), "{error}");
+        let error = refused(&|tensors| {
+            tensors.insert(key.into(), whole[key].t().unwrap().contiguous().unwrap());
+        });
+        assert!(error.contains(&format!("`{key}` has shape [2, 8], expected [8, 2]")), "{error}");
+        let error = refused(&|tensors| {
+            tensors.insert(key.replace("down", "up"), whole[key].clone());
+        });
+        assert!(error.contains("up_proj") && error.contains("no adapted layer"), "{error}");
     }
 }

@@ -10,6 +10,8 @@ mod lora;
 pub mod ops;
 mod policy;
 mod pretrained;
+#[cfg(test)]
+mod test_support;
 mod weights;
 
 pub use candle_core::{DType, Device};

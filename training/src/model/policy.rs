@@ -42,30 +42,44 @@ impl Policy {
     /// # Errors
     /// As [`LoraAdapter::new`].
     pub fn new(base: Pretrained, tuning: &Tuning, rng: &mut ChaCha8Rng) -> Result<Self> {
-        let rotary = base.rotary();
-        let (part, parameters) = match tuning {
+        match tuning {
             Tuning::Full => {
                 let parameters = base
                     .weights
                     .iter()
                     .map(|(name, tensor)| Ok((name.clone(), Var::from_tensor(tensor)?)))
                     .collect::<Result<Vec<_>>>()?;
-                (Part::Full, parameters)
+                Ok(Self { rotary: base.rotary(), base, part: Part::Full, parameters })
             }
             Tuning::Lora(config) => {
                 let device = base.weight("model.embed_tokens.weight")?.device().clone();
-                let mut adapter = LoraAdapter::new(config.clone(), &base.config, rng, &device)?;
-                let mut parameters = Vec::with_capacity(2 * adapter.factors.len());
-                for (name, factors) in &mut adapter.factors {
-                    let (a, b) = (Var::from_tensor(&factors.a)?, Var::from_tensor(&factors.b)?);
-                    *factors = Factors { a: a.as_tensor().clone(), b: b.as_tensor().clone() };
-                    parameters.push((format!("{name}.lora_A"), a));
-                    parameters.push((format!("{name}.lora_B"), b));
-                }
-                (Part::Lora(adapter), parameters)
+                let adapter = LoraAdapter::new(config.clone(), &base.config, rng, &device)?;
+                Self::from_adapter(base, adapter)
             }
-        };
-        Ok(Self { base, rotary, part, parameters })
+        }
+    }
+
+    /// Makes an adapter trainable as it is, as when a trained one is trained further.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the adapter changes a weight that `base` lacks or has in another shape.
+    pub fn from_adapter(base: Pretrained, mut adapter: LoraAdapter) -> Result<Self> {
+        let mut parameters = Vec::with_capacity(2 * adapter.factors.len());
+        for (name, factors) in &mut adapter.factors {
+            let product = [factors.b.dim(0)?, factors.a.dim(1)?];
+            let weight = base.weight(name)?;
+            if weight.dims() != product {
+                return Err(Error::config(format!(
+                    "the adapter changes `{name}` in shape {product:?}, the base has it in {:?}",
+                    weight.dims()
+                )));
+            }
+            let (a, b) = (Var::from_tensor(&factors.a)?, Var::from_tensor(&factors.b)?);
+            *factors = Factors { a: a.as_tensor().clone(), b: b.as_tensor().clone() };
+            parameters.push((format!("{name}.lora_A"), a));
+            parameters.push((format!("{name}.lora_B"), b));
+        }
+        Ok(Self { rotary: base.rotary(), base, part: Part::Lora(adapter), parameters })
     }
 
     /// The trainable tensors, in the optimiser's order.
@@ -164,5 +178,114 @@ impl Policy {
             Part::Full => Pretrained { weights: self.weights()?, ..self.base.clone() }.save(folder),
             Part::Lora(adapter) => adapter.save(folder, base),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use rand::SeedableRng;
+
+    use super::super::TARGET_MODULES;
+    use super::super::test_support::{logit_bits, tiny};
+    use super::*;
+
+    fn lora() -> Tuning {
+        Tuning::Lora(LoraConfig { rank: 2, alpha: 4.0, target_modules: TARGET_MODULES.map(str::to_owned).to_vec() })
+    }
+
+    fn policy(tuning: &Tuning) -> Policy {
+        Policy::new(tiny(), tuning, &mut ChaCha8Rng::seed_from_u64(9)).unwrap()
+    }
+
+    fn parameters(policy: &Policy) -> BTreeMap<String, Tensor> {
+        policy.parameters().iter().map(|(name, var)| (name.clone(), var.as_tensor().copy().unwrap())).collect()
+    }
+
+    #[test]
+    fn training_starts_at_the_base_to_the_bit() {
+        let base = logit_bits(&tiny().decoder().unwrap());
+        for tuning in [Tuning::Full, lora()] {
+            let policy = policy(&tuning);
+            assert!(logit_bits(&policy.decoder().unwrap()) == base, "{tuning:?}");
+            assert!(logit_bits(&policy.frozen().unwrap()) == base, "{tuning:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_moves_the_policy_and_not_the_reference() {
+        let base = logit_bits(&tiny().decoder().unwrap());
+        for tuning in [Tuning::Full, lora()] {
+            let policy = policy(&tuning);
+            let before = policy.frozen().unwrap();
+            for (_, var) in policy.parameters() {
+                var.set(&(var.as_tensor() + 0.05).unwrap()).unwrap();
+            }
+            let moved = logit_bits(&policy.decoder().unwrap());
+            assert!(moved != base, "{tuning:?}");
+            assert!(moved == logit_bits(&policy.frozen().unwrap()), "one policy, with and without gradients");
+            assert!(logit_bits(&before) == base, "constants stay what they were");
+            assert!(logit_bits(&policy.reference().unwrap()) == base, "{tuning:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_come_back_from_a_checkpoint() {
+        for tuning in [Tuning::Full, lora()] {
+            let trained = policy(&tuning);
+            for (_, var) in trained.parameters() {
+                var.set(&(var.as_tensor() * 1.5).unwrap()).unwrap();
+            }
+            let resumed = Policy::new(tiny(), &tuning, &mut ChaCha8Rng::seed_from_u64(10)).unwrap();
+            resumed.load_parameters(&parameters(&trained)).unwrap();
+            assert!(logit_bits(&resumed.decoder().unwrap()) == logit_bits(&trained.decoder().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_fit_is_refused() {
+        let policy = policy(&lora());
+        let name = "model.layers.0.self_attn.k_proj.weight.lora_A";
+        let mut tensors = parameters(&policy);
+        tensors.insert(name.into(), Tensor::zeros((3, 8), DType::F32, &Device::Cpu).unwrap());
+        let error = policy.load_parameters(&tensors).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`{name}` has shape [3, 8] in the checkpoint, [2, 8] in the model")),
+            "{error}"
+        );
+        tensors.remove(name);
+        let error = policy.load_parameters(&tensors).unwrap_err().to_string();
+        assert!(error.contains(&format!("lacks the weight `{name}`")), "{error}");
+    }
+
+    #[test]
+    fn an_adapter_goes_through_its_folder() {
+        let policy = policy(&lora());
+        for (_, var) in policy.parameters() {
+            var.set(&(var.as_tensor() + 0.1).unwrap()).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        policy.save(folder.path(), "tiny").unwrap();
+        let base = tiny();
+        let adapter = LoraAdapter::load(folder.path(), &base.config, &Device::Cpu).unwrap();
+        let again = Policy::from_adapter(base, adapter).unwrap();
+        assert!(logit_bits(&again.decoder().unwrap()) == logit_bits(&policy.decoder().unwrap()));
+        let names = |policy: &Policy| policy.parameters().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&again), names(&policy), "the same order for the optimiser's state");
+    }
+
+    #[test]
+    fn an_adapter_of_another_base_is_refused() {
+        let adapter = |change: &dyn Fn(&mut super::super::ModelConfig)| {
+            let Tuning::Lora(config) = lora() else { unreachable!() };
+            let mut model = tiny().config;
+            change(&mut model);
+            let adapter = LoraAdapter::new(config, &model, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap();
+            Policy::from_adapter(tiny(), adapter).err().unwrap().to_string()
+        };
+        let error = adapter(&|model| model.num_hidden_layers = 2);
+        assert!(error.contains("no weight `model.layers.1."), "{error}");
+        let error = adapter(&|model| model.intermediate_size = 20);
+        assert!(error.contains("mlp.down_proj.weight` in shape [8, 20]") && error.contains("[8, 12]"), "{error}");
     }
 }

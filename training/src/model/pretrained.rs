@@ -144,3 +144,120 @@ fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
     let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());
     (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::super::test_support::{logit_bits, tiny, tiny_config};
+    use super::*;
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn random_weights_have_the_promised_spread() {
+        let config = ModelConfig {
+            vocab_size: 400,
+            hidden_size: 96,
+            intermediate_size: 160,
+            num_hidden_layers: 2,
+            num_attention_heads: 6,
+            num_key_value_heads: 3,
+            head_dim: 16,
+            ..tiny_config()
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let model = Pretrained::random(config, SpecialTokens::default(), &mut rng, &Device::Cpu).unwrap();
+        // Residual outputs are scaled by 1 / sqrt(2 * layers) = 1 / 2.
+        let linear = |inputs: f64| 1.0 / inputs.sqrt();
+        for (name, deviation) in [
+            ("model.embed_tokens.weight", 0.02),
+            ("lm_head.weight", linear(96.0)),
+            ("model.layers.0.self_attn.q_proj.weight", linear(96.0)),
+            ("model.layers.1.self_attn.k_proj.weight", linear(96.0)),
+            ("model.layers.1.self_attn.o_proj.weight", linear(96.0) / 2.0),
+            ("model.layers.0.mlp.up_proj.weight", linear(96.0)),
+            ("model.layers.0.mlp.down_proj.weight", linear(160.0) / 2.0),
+        ] {
+            let values = values(&model.weights[name]);
+            let count = values.len() as f64;
+            let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+            let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
+            // Five standard errors of a mean and of a standard deviation.
+            assert!(mean.abs() < 5.0 * deviation / count.sqrt(), "{name}: mean {mean}");
+            let error = (variance.sqrt() / deviation - 1.0).abs();
+            assert!(error < 5.0 / (2.0 * count).sqrt(), "{name}: {} instead of {deviation}", variance.sqrt());
+        }
+        assert!(values(&model.weights["model.layers.1.post_attention_layernorm.weight"]).iter().all(|&x| x == 1.0));
+        assert!(values(&model.weights["model.norm.weight"]).iter().all(|&x| x == 1.0));
+        assert!(values(&model.weights["model.layers.0.self_attn.v_proj.bias"]).iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn the_seed_decides_the_weights() {
+        let random = |seed| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let model = Pretrained::random(tiny_config(), SpecialTokens::default(), &mut rng, &Device::Cpu).unwrap();
+            logit_bits(&model.decoder().unwrap())
+        };
+        assert!(random(3) == random(3));
+        assert!(random(3) != random(4));
+    }
+
+    #[test]
+    fn a_folder_reads_back() {
+        let (model, folder) = (tiny(), tempfile::tempdir().unwrap());
+        model.save(folder.path()).unwrap();
+        let again = Pretrained::load(folder.path(), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!((&again.config, &again.tokens), (&model.config, &model.tokens));
+        assert!(logit_bits(&again.decoder().unwrap()) == logit_bits(&model.decoder().unwrap()));
+        let hash = weights_hash(folder.path()).unwrap();
+        again.save(folder.path()).unwrap();
+        assert_eq!(weights_hash(folder.path()).unwrap(), hash, "the same weights, the same bytes");
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_no_weights() {
+        for blocked in ["config.json", "generation_config.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(folder.path().join(blocked)).unwrap();
+            let error = tiny().save(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(blocked), "{error}");
+            assert!(weight_files(folder.path()).is_err(), "not to be taken for a model after {blocked} failed");
+        }
+    }
+
+    #[test]
+    fn a_missing_folder_is_explained() {
+        let error = Pretrained::load(Path::new("/nowhere/model"), DType::F32, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/model") && error.contains("config.json"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_weight_is_named() {
+        let mut model = tiny();
+        model.weights.remove("model.layers.0.mlp.gate_proj.weight");
+        let error = model.decoder().unwrap_err().to_string();
+        assert!(error.contains("`model.layers.0.mlp.gate_proj.weight`"), "{error}");
+    }
+
+    #[test]
+    fn the_tokenizer_is_copied_with_what_is_there() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let error = copy_tokenizer(from.path(), to.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+        files::write(&from.path().join("tokenizer.json"), b"{1}").unwrap();
+        files::write(&from.path().join("chat_template.jinja"), b"{2}").unwrap();
+        files::write(&from.path().join("model.safetensors"), b"{3}").unwrap();
+        copy_tokenizer(from.path(), to.path()).unwrap();
+        let mut copied: Vec<_> = std::fs::read_dir(to.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        copied.sort();
+        assert_eq!(copied, ["chat_template.jinja", "tokenizer.json"]);
+        assert_eq!(files::read_text(&to.path().join("tokenizer.json")).unwrap(), "{1}");
+    }
+}

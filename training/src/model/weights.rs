@@ -111,3 +111,95 @@ pub fn read_weights(folder: &Path, config: &ModelConfig, dtype: DType, device: &
 pub fn write_weights(folder: &Path, weights: &Weights) -> Result<()> {
     write_safetensors(&folder.join(SINGLE), weights, &[("format", "pt")])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_support::{tiny, tiny_config};
+    use super::*;
+
+    /// The message of reading the tiny model's folder after `change` has been at its weights.
+    fn refused(change: impl FnOnce(&mut Weights)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let mut weights = tiny().weights;
+        change(&mut weights);
+        write_weights(folder.path(), &weights).unwrap();
+        let error = read_weights(folder.path(), &tiny_config(), DType::F32, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(folder.path().to_str().unwrap()), "names the folder: {error}");
+        error
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_named() {
+        let error = refused(|weights| assert!(weights.remove("model.layers.0.mlp.up_proj.weight").is_some()));
+        assert!(error.contains("lack `model.layers.0.mlp.up_proj.weight`"), "{error}");
+
+        let error = refused(|weights| {
+            let transposed = weights["lm_head.weight"].t().unwrap().contiguous().unwrap();
+            weights.insert("lm_head.weight".into(), transposed);
+        });
+        assert!(error.contains("`lm_head.weight` has shape [8, 11], config.json asks for [11, 8]"), "{error}");
+
+        let error = refused(|weights| {
+            let extra = weights["model.norm.weight"].clone();
+            weights.insert("model.layers.0.self_attn.q_norm.weight".into(), extra);
+        });
+        assert!(error.contains("hold `model.layers.0.self_attn.q_norm.weight`"), "{error}");
+    }
+
+    #[test]
+    fn a_tied_model_may_keep_its_output_layer_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        write_weights(folder.path(), &tiny().weights).unwrap();
+        let config = ModelConfig { tie_word_embeddings: true, ..tiny_config() };
+        let weights = read_weights(folder.path(), &config, DType::F32, &Device::Cpu).unwrap();
+        assert!(!weights.contains_key("lm_head.weight"));
+        assert_eq!(weights.len(), tiny().weights.len() - 1);
+    }
+
+    #[test]
+    fn a_torn_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SINGLE);
+        write_weights(folder.path(), &tiny().weights).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for kept in [0, 7, 100, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..kept]).unwrap();
+            let error = read_safetensors(&path, DType::F32, &Device::Cpu).unwrap_err();
+            assert!(matches!(&error, Error::Format { path: named, .. } if named == &path), "{kept} bytes: {error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_it_should_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = weight_files(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("model.safetensors or model.safetensors.index.json"), "{error}");
+
+        let index = folder.path().join(INDEX);
+        files::write(&index, b"{}").unwrap();
+        let error = weight_files(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(INDEX) && error.contains("`weight_map`"), "{error}");
+
+        files::write(
+            &index,
+            br#"{"weight_map": {"a": "two.safetensors", "b": "one.safetensors", "c": "two.safetensors"}}"#,
+        )
+        .unwrap();
+        let shards = weight_files(folder.path()).unwrap();
+        assert_eq!(shards, [folder.path().join("one.safetensors"), folder.path().join("two.safetensors")]);
+        let error = read_weights(folder.path(), &tiny_config(), DType::F32, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("one.safetensors"), "names the missing shard: {error}");
+    }
+
+    #[test]
+    fn a_hash_covers_every_byte_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        files::write(&a, b"ab").unwrap();
+        files::write(&b, b"c").unwrap();
+        // SHA-256 of "abc", from FIPS 180-2.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hash_files(&[a.clone(), b.clone()]).unwrap(), abc);
+        assert_ne!(hash_files(&[b, a]).unwrap(), abc);
+    }
+}

@@ -115,11 +115,12 @@ pub struct StepTimings {
     pub train_tokens_per_second: f64,
 }
 
-/// A line that belongs to a step.
-trait Line: Serialize + DeserializeOwned {
+/// A line of numbers that belongs to a step.
+pub trait Line: Serialize + DeserializeOwned {
     /// What to do when a number of it is not finite.
     const REMEDY: &str;
 
+    /// The step, from 1.
     fn step(&self) -> u64;
 }
 
@@ -139,15 +140,15 @@ impl Line for StepTimings {
     }
 }
 
-/// The two files, open for one more step.
+/// The two files, open for one more step. `M` is what the method of the run reports.
 #[derive(Debug)]
-pub struct MetricsLog {
+pub struct MetricsLog<M = StepMetrics> {
     metrics: Lines,
     timings: Lines,
-    history: Vec<(StepMetrics, Option<StepTimings>)>,
+    history: Vec<(M, Option<StepTimings>)>,
 }
 
-impl MetricsLog {
+impl<M: Line> MetricsLog<M> {
     /// Opens the files of `run`, cut back to the steps up to `last_step` (0 for a run that begins).
     ///
     /// A last line that a killed process left half written is dropped.
@@ -156,13 +157,13 @@ impl MetricsLog {
     /// [`Error::Io`] when they cannot be read or written; [`Error::Format`] with the line when one is damaged
     /// elsewhere.
     pub fn resume(run: &RunFolder, last_step: u64) -> Result<Self> {
-        let metrics: Vec<StepMetrics> = cut(&run.file(METRICS), last_step)?;
+        let metrics: Vec<M> = cut(&run.file(METRICS), last_step)?;
         let timings: Vec<StepTimings> = cut(&run.file(TIMINGS), last_step)?;
         let mut timings: BTreeMap<u64, StepTimings> = timings.into_iter().map(|line| (line.step, line)).collect();
         let history = metrics
             .into_iter()
             .map(|line| {
-                let timing = timings.remove(&line.step);
+                let timing = timings.remove(&line.step());
                 (line, timing)
             })
             .collect();
@@ -174,7 +175,7 @@ impl MetricsLog {
     }
 
     /// The steps that were there when the files were opened, with their timings where those were written.
-    pub fn history(&self) -> &[(StepMetrics, Option<StepTimings>)] {
+    pub fn history(&self) -> &[(M, Option<StepTimings>)] {
         &self.history
     }
 
@@ -183,7 +184,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::Io`] when they cannot be written; [`Error::Config`] when a number is not finite (the run has diverged)
     /// or the step is not later than the one before.
-    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> Result<()> {
+    pub fn append(&mut self, metrics: &M, timings: &StepTimings) -> Result<()> {
         self.timings.append(timings)?;
         self.metrics.append(metrics)
     }
@@ -314,7 +315,7 @@ mod tests {
     fn lines_are_read_back_to_the_bit() {
         let (_guard, run) = fresh();
         filled(&run, 3);
-        let log = MetricsLog::resume(&run, 3).unwrap();
+        let log = MetricsLog::<StepMetrics>::resume(&run, 3).unwrap();
         let expected: Vec<_> = (1..=3).map(step).map(|(metrics, timings)| (metrics, Some(timings))).collect();
         assert_eq!(log.history(), expected);
     }
@@ -324,7 +325,7 @@ mod tests {
         let ((_one, one), (_two, two)) = (fresh(), fresh());
         filled(&one, 4);
         filled(&two, 3);
-        let mut log = MetricsLog::resume(&two, 2).unwrap();
+        let mut log = MetricsLog::<StepMetrics>::resume(&two, 2).unwrap();
         assert_eq!(log.history().len(), 2);
         for number in 3..=4 {
             let (metrics, timings) = step(number);
@@ -342,7 +343,7 @@ mod tests {
         let whole = fs::read(run.file(METRICS)).unwrap();
         for half in [&b"{\"step\":3,\"rew"[..], b"{\"step\":1}", b"\xe2\x82"] {
             fs::write(run.file(METRICS), [&whole, half].concat()).unwrap();
-            assert_eq!(MetricsLog::resume(&run, 9).unwrap().history().len(), 2);
+            assert_eq!(MetricsLog::<StepMetrics>::resume(&run, 9).unwrap().history().len(), 2);
             assert_eq!(fs::read(run.file(METRICS)).unwrap(), whole);
         }
     }
@@ -353,7 +354,7 @@ mod tests {
         filled(&run, 3);
         let text = files::read_text(&run.file(METRICS)).unwrap().replacen("\"step\":2", "\"step\":?", 1);
         fs::write(run.file(METRICS), &text).unwrap();
-        let message = MetricsLog::resume(&run, 3).unwrap_err().to_string();
+        let message = MetricsLog::<StepMetrics>::resume(&run, 3).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl`: line 2: "), "{message}");
         assert_eq!(files::read_text(&run.file(METRICS)).unwrap(), text, "the file is untouched");
     }
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn numbers_that_are_not_finite_and_steps_out_of_order_are_refused() {
         let (_guard, run) = fresh();
-        let mut log = MetricsLog::resume(&run, 0).unwrap();
+        let mut log = MetricsLog::<StepMetrics>::resume(&run, 0).unwrap();
         let (metrics, timings) = step(1);
         let diverged = StepMetrics { loss: f64::NAN, ..metrics.clone() };
         let message = log.metrics.append(&diverged).unwrap_err().to_string();

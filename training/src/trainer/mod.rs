@@ -14,7 +14,7 @@ mod tensorboard;
 
 pub use checkpoint::{Checkpoint, Latest, latest, save};
 pub use hash::hash_file;
-pub use metrics::{LevelMetrics, MetricsLog, StepMetrics, StepTimings};
+pub use metrics::{LevelMetrics, Line, MetricsLog, StepMetrics, StepTimings};
 pub use plan::{Memory, ModelShape, Plan};
 pub use run_folder::{RunFolder, RunIdentity};
 pub use tensorboard::EventWriter;

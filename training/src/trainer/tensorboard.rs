@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::metrics::{MetricsLog, StepMetrics, StepTimings};
+use super::metrics::{Line, MetricsLog, StepTimings};
 use super::run_folder::RunFolder;
 use crate::{Error, Result, files};
 
@@ -30,7 +30,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
-    pub fn resume(run: &RunFolder, log: &MetricsLog) -> Result<Self> {
+    pub fn resume<M: Line>(run: &RunFolder, log: &MetricsLog<M>) -> Result<Self> {
         let path = run.file(NAME);
         let mut wall_time = 0.0;
         let mut bytes = Vec::new();
@@ -54,19 +54,19 @@ impl EventWriter {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
-    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> Result<()> {
+    pub fn append<M: Line>(&mut self, metrics: &M, timings: &StepTimings) -> Result<()> {
         let bytes = step_records(metrics, Some(timings), timings.wall_time)?;
         self.file.write_all(&bytes).map_err(Error::io("write", &self.path))
     }
 }
 
 /// One record with all scalars of a step; timings are tagged `time/…`.
-fn step_records(metrics: &StepMetrics, timings: Option<&StepTimings>, wall_time: f64) -> Result<Vec<u8>> {
+fn step_records<M: Line>(metrics: &M, timings: Option<&StepTimings>, wall_time: f64) -> Result<Vec<u8>> {
     let mut scalars = scalars("", metrics)?;
     if let Some(timings) = timings {
         scalars.extend(self::scalars("time/", timings)?);
     }
-    Ok(record(&scalar_event(wall_time, metrics.step, &scalars)))
+    Ok(record(&scalar_event(wall_time, metrics.step(), &scalars)))
 }
 
 /// The numbers of a flat struct by key, sorted, without its step and wall time.
@@ -172,6 +172,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
 
+    use super::super::metrics::StepMetrics;
     use super::super::run_folder::tests::fresh;
     use super::*;
 
@@ -295,7 +296,7 @@ mod tests {
         assert!(!scalars.contains_key("step") && !scalars.contains_key("time/wall_time"));
 
         // Going back to step 2: the events of step 3 are gone, those before are unchanged.
-        let log = MetricsLog::resume(&run, 2).unwrap();
+        let log = MetricsLog::<StepMetrics>::resume(&run, 2).unwrap();
         EventWriter::resume(&run, &log).unwrap();
         assert_eq!(events(&run)[1..], found[1..3]);
     }

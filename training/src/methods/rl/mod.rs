@@ -52,7 +52,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     let objective = objective(recipe, alpha)?;
     let base = Pretrained::load(base_folder, DType::F32, &Device::Cpu)?;
     let codec = Codec::from_folder(base_folder)?;
-    let prompts = Prompts::from_recipe(recipe, &codec)?;
+    let mut prompts = Prompts::from_recipe(recipe, &codec)?;
     let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha, base: weights_hash(base_folder)? };
     let run = RunFolder::open(run, &identity, recipe)?;
 

@@ -3,7 +3,7 @@
 mod examples;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
@@ -14,12 +14,12 @@ use self::examples::Examples;
 use super::sequence::{Sequence, micro_batches, target_logits};
 use super::state;
 use crate::model::{Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, StepOutcome};
 use crate::recipe::{Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
 use crate::text::Codec;
-use crate::trainer::{RunFolder, RunIdentity};
+use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, RunIdentity, StepTimings};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -40,9 +40,17 @@ pub struct SftMetrics {
     pub num_tokens: u64,
 }
 
+impl Line for SftMetrics {
+    const REMEDY: &str = "the run has diverged: lower sft.learning_rate";
+
+    fn step(&self) -> u64 {
+        self.step
+    }
+}
+
 /// Somebody who watches supervised learning and may end it.
 pub trait SftObserver {
-    /// Some updates have ended; `tokens_per_second` counts this process only.
+    /// Some updates have ended; `tokens_per_second` is over these.
     fn on_metrics(&mut self, metrics: &SftMetrics, updates: u64, tokens_per_second: f64);
     /// Whether to stop; the run then ends with [`Error::Interrupted`] after writing a checkpoint.
     fn should_stop(&self) -> bool;
@@ -52,7 +60,11 @@ pub trait SftObserver {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Progress {
     num_tokens: u64,
+    /// Position in the data.
     cursor: u64,
+    /// Losses of the updates since the last report.
+    #[serde(default)]
+    losses: Vec<f64>,
 }
 
 /// Trains as `recipe` says in the run folder `run` and writes the finished model to `output`.
@@ -68,7 +80,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let run = RunFolder::open(run, &identity, recipe)?;
     let (base, tokenizer_folder) = start(recipe, &run)?;
     let codec = Codec::from_folder(&tokenizer_folder)?;
-    let mut examples = Examples::from_recipe(recipe, &codec, &base.tokens)?;
+    let mut examples = Examples::from_recipe(recipe, &codec, &base)?;
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
@@ -77,7 +89,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
 
     let updates = recipe.sft.updates() as u64;
     let schedule = schedule(recipe, updates);
-    let mut report = Report::new(&run, &progress, update)?;
+    let mut report = Report::resume(&run, update, progress.num_tokens)?;
     while update < updates {
         let share = update as f64 / updates as f64;
         let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
@@ -93,11 +105,11 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
         progress.num_tokens += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
-        report.add(batch_loss);
+        progress.losses.push(batch_loss);
         let stop = observer.should_stop();
-        if update % UPDATES_PER_REPORT == 0 || update == updates {
-            let metrics = report.line(update, outcome.grad_norm, learning_rate, progress.num_tokens)?;
-            observer.on_metrics(&metrics, updates, report.tokens_per_second(progress.num_tokens));
+        if update.is_multiple_of(UPDATES_PER_REPORT) || update == updates {
+            let (metrics, timings) = report.write(update, &mut progress, outcome, learning_rate)?;
+            observer.on_metrics(&metrics, updates, timings.train_tokens_per_second);
         }
         if update.is_multiple_of(recipe.run.checkpoint_every as u64) || stop || update == updates {
             state::save(&run, update, &policy, &optimizer, &progress)?;
@@ -152,31 +164,46 @@ fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Ten
     loss::negative_log_likelihood(&logprobs, &weights)
 }
 
-/// Losses since the last line, and the clock.
+/// What is reported now and then, and the clock.
 struct Report {
-    sum: f64,
-    count: u64,
-    started: Instant,
-    tokens_before: u64,
+    log: MetricsLog<SftMetrics>,
+    events: EventWriter,
+    since: Instant,
+    updates_reported: u64,
+    tokens_reported: u64,
 }
 
 impl Report {
-    fn new(_run: &RunFolder, progress: &Progress, _update: u64) -> Result<Self> {
-        Ok(Self { sum: 0.0, count: 0, started: Instant::now(), tokens_before: progress.num_tokens })
+    fn resume(run: &RunFolder, updates: u64, num_tokens: u64) -> Result<Self> {
+        let log = MetricsLog::resume(run, updates)?;
+        let events = EventWriter::resume(run, &log)?;
+        Ok(Self { log, events, since: Instant::now(), updates_reported: updates, tokens_reported: num_tokens })
     }
 
-    fn add(&mut self, loss: f64) {
-        self.sum += loss;
-        self.count += 1;
-    }
-
-    fn line(&mut self, step: u64, grad_norm: f64, learning_rate: f64, num_tokens: u64) -> Result<SftMetrics> {
-        let loss = self.sum / self.count.max(1) as f64;
-        (self.sum, self.count) = (0.0, 0);
-        Ok(SftMetrics { step, loss, grad_norm, learning_rate, num_tokens })
-    }
-
-    fn tokens_per_second(&self, num_tokens: u64) -> f64 {
-        (num_tokens - self.tokens_before) as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    /// Writes a line about the updates since the last one and forgets their losses.
+    fn write(
+        &mut self,
+        step: u64,
+        progress: &mut Progress,
+        outcome: StepOutcome,
+        learning_rate: f64,
+    ) -> Result<(SftMetrics, StepTimings)> {
+        let loss = progress.losses.iter().sum::<f64>() / progress.losses.len().max(1) as f64;
+        progress.losses.clear();
+        let num_tokens = progress.num_tokens;
+        let metrics = SftMetrics { step, loss, grad_norm: outcome.grad_norm, learning_rate, num_tokens };
+        let seconds = self.since.elapsed().as_secs_f64();
+        let timings = StepTimings {
+            step,
+            wall_time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64()),
+            step_time: seconds / (step - self.updates_reported).max(1) as f64,
+            update_time: seconds,
+            train_tokens_per_second: (num_tokens - self.tokens_reported) as f64 / seconds.max(1e-9),
+            ..StepTimings::default()
+        };
+        self.log.append(&metrics, &timings)?;
+        self.events.append(&metrics, &timings)?;
+        (self.since, self.updates_reported, self.tokens_reported) = (Instant::now(), step, num_tokens);
+        Ok((metrics, timings))
     }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// Rows that one parallel task works on: large enough to hide the cost of a task, small enough to balance.
 const ROWS_PER_TASK: usize = 64;
 
-/// A strided matrix view for [`gemm`].
+/// A strided matrix view for [`gemm()`].
 #[derive(Clone, Copy)]
 pub struct MatrixRef<'a> {
     data: &'a [f32],
@@ -46,7 +46,7 @@ impl<'a> MatrixRef<'a> {
     }
 }
 
-/// What [`gemm`] does with the old content of its result.
+/// What [`gemm()`] does with the old content of its result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Write {
     /// Result = product.
@@ -59,7 +59,7 @@ pub enum Write {
 /// smaller ones, and those of a single row, take other paths in the `gemm` crate.
 pub const UNIFORM_ABOVE: usize = 256;
 
-/// Whether [`gemm`] may use the thread pool, or is itself called from a task of it.
+/// Whether [`gemm()`] may use the thread pool, or is itself called from a task of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Threads {
     /// Split the work over the pool.

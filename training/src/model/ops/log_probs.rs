@@ -11,7 +11,7 @@ use super::{buffer, is_fused, values, with_values};
 /// Rows of logits that one parallel task works on.
 const ROWS_PER_TASK: usize = 32;
 
-/// log softmax(logits)[target], row by row: `logits` `[tokens, vocabulary]`, `targets` one id a row, result `[tokens]` in
+/// `log softmax(logits)[target]`, row by row: `logits` `[tokens, vocabulary]`, `targets` one id a row, result `[tokens]` in
 /// `f32`, natural logarithm.
 ///
 /// # Errors
