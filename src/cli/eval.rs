@@ -60,7 +60,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
 
-    /// Recipe whose [eval], [behaviours], [grader] and prompt (in [data]) hold; options here go before it
+    /// Recipe whose sections `eval`, `behaviours` and `grader` and prompt (in `data`) hold; options here go before it
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
 
