@@ -1,16 +1,21 @@
 //! Measuring a tier: graded responses in, accuracy, tokens and behaviours with their uncertainty out.
 //!
-//! This half of the room is pure: it sees [`Response`]s, never an engine, a prompt or a file. Summaries are made per level
-//! and overall, comparisons against the base use the same problems wherever both sides answered them.
+//! One half of the room is pure: it sees [`Response`]s, never an engine, a prompt or a file. Summaries are made per level
+//! and overall, comparisons against the base use the same problems wherever both sides answered them. The other half
+//! ([`suite`], [`runner`]) brings the problems and turns them into graded responses. Nothing here prints or writes.
 
 pub mod behaviours;
 pub mod comparison;
+pub mod runner;
 pub mod statistics;
+pub mod suite;
 pub mod summary;
 
 pub use behaviours::{BehaviourCounts, Behaviours};
 pub use comparison::{Comparison, compare};
+pub use runner::{Evaluation, Graded, Settings};
 pub use statistics::Interval;
+pub use suite::Suite;
 pub use summary::{LevelSummary, Summary, TokenSummary};
 
 use serde::{Deserialize, Serialize};

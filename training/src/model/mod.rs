@@ -14,6 +14,7 @@ mod pretrained;
 mod test_support;
 mod weights;
 
+pub use candle_core::{DType, Device};
 pub use config::{ModelConfig, SpecialTokens};
 pub use decoder::{Decoder, Packed};
 pub use lora::{Factors, LoraAdapter, LoraConfig, TARGET_MODULES, adapter_files};

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::config::{ModelConfig, SpecialTokens};
 use super::decoder::Decoder;
+use super::lora::LoraAdapter;
 use super::ops::Rotary;
 use super::weights::{Weights, hash_files, read_weights, weight_files, write_weights};
 use crate::{Error, Result, files};
@@ -78,6 +79,14 @@ impl Pretrained {
     /// [`Error::Config`] when a weight is missing.
     pub fn decoder(&self) -> Result<Decoder> {
         Decoder::new(&self.config, &self.rotary(), |name| self.weight(name))
+    }
+
+    /// A decoder over these weights with `adapter` folded in, as constants.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a weight is missing, [`Error::Tensor`] when the adapter does not fit its weight.
+    pub fn with_adapter(&self, adapter: &LoraAdapter) -> Result<Decoder> {
+        Decoder::new(&self.config, &self.rotary(), |name| adapter.fold(name, &self.weight(name)?))
     }
 
     pub(crate) fn rotary(&self) -> Rotary {

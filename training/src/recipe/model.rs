@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choices::{TargetModule, TuningMode, Vocabulary};
-use crate::model::{LoraConfig, Tuning};
+use crate::model::{LoraConfig, ModelConfig, Tuning};
 
 /// `[model]`: the shape of a Qwen2 decoder.
 ///
@@ -61,6 +61,23 @@ impl ModelSection {
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.heads.max(1))
+    }
+
+    /// The configuration of such a model with an embedding of `vocab_size` rows.
+    pub fn config(&self, vocab_size: usize) -> ModelConfig {
+        ModelConfig {
+            vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: self.kv_heads,
+            head_dim: self.head_dim(),
+            max_position_embeddings: self.max_position_embeddings,
+            rms_norm_eps: self.rms_norm_eps,
+            rope_theta: self.rope_theta,
+            tie_word_embeddings: self.tie_word_embeddings,
+        }
     }
 }
 

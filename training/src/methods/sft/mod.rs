@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use self::examples::Examples;
 use super::sequence::{Sequence, micro_batches, target_logits};
 use super::state;
-use crate::model::{ModelConfig, Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
+use crate::model::{Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
 use crate::optimizer::{AdamW, StepOutcome};
-use crate::recipe::{ModelSection, Recipe, SftSchedule, Vocabulary};
+use crate::recipe::{Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
 use crate::text::Codec;
@@ -141,25 +141,9 @@ fn start(recipe: &Recipe, run: &RunFolder) -> Result<(Pretrained, std::path::Pat
     let codec = Codec::from_folder(&folder)?;
     let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
     let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
-    let config = shape(section, codec.vocabulary_size());
+    let config = section.config(codec.vocabulary_size());
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     Ok((Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?, folder))
-}
-
-fn shape(section: &ModelSection, vocab_size: usize) -> ModelConfig {
-    ModelConfig {
-        vocab_size,
-        hidden_size: section.hidden_size,
-        intermediate_size: section.intermediate_size,
-        num_hidden_layers: section.layers,
-        num_attention_heads: section.heads,
-        num_key_value_heads: section.kv_heads,
-        head_dim: section.head_dim(),
-        max_position_embeddings: section.max_position_embeddings,
-        rms_norm_eps: section.rms_norm_eps,
-        rope_theta: section.rope_theta,
-        tie_word_embeddings: section.tie_word_embeddings,
-    }
 }
 
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {

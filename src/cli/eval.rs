@@ -1,0 +1,294 @@
+//! `serve eval`: measure a family, or any model folder, on a suite of problems.
+
+mod files;
+mod subject;
+
+use std::path::PathBuf;
+
+use brevity::eval::{self, Behaviours, Comparison, Evaluation, Graded, Response, Settings, Suite, Summary};
+use brevity::family::{Manifest, TierCard};
+use brevity::report::number;
+use brevity_training::Error;
+use brevity_training::recipe::{BehavioursSection, EvalSection, Recipe};
+use brevity_training::rollout::SamplingParams;
+use brevity_training::tasks::grader::GraderMode;
+use brevity_training::tasks::mini;
+use clap::{Args, ValueEnum};
+
+use self::subject::Subject;
+use super::progress::{self, Sampling};
+use super::{Failure, Result, interrupt, place};
+
+/// Most tokens of a response on the mini suite, whose traces end well before.
+const MINI_MAX_NEW_TOKENS: usize = 640;
+/// Responses decoded at the same time, unless asked otherwise.
+const CONCURRENT: usize = 256;
+/// Seed of the bootstrap behind the intervals of comparisons.
+const BOOTSTRAP: u64 = 0;
+
+const EXAMPLES: &str = "\
+Examples:
+  serve eval
+      the bundled family on the mini suite: every tier, 500 held-out problems a level
+  serve eval --tier base --tier alpha-0.2 --problems 100 --samples 4
+      two tiers, fewer problems, pass@k
+  serve eval --family models/r1-1.5b --suite math:math500.jsonl --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml
+      a family on MATH500 with the paper's prompt and sampling
+  serve eval --model runs/checkpoint --suite gsm8k:gsm8k.jsonl --grader strict
+      a model folder that belongs to no family";
+
+/// Measure accuracy, tokens and behaviours of a family's tiers
+///
+/// Every tier answers the same problems under the same random numbers. Prints a table for each tier with 95 % intervals
+/// and what it saves and costs against the base; writes eval.json, frontier.svg and every response to the output folder.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Folder of the family, with family.toml
+    #[arg(long, env = "BREVITY_FAMILY", hide_env_values = true, value_name = "DIR", default_value = "models/mini")]
+    family: PathBuf,
+
+    /// Measure only this tier; may be given several times. Default: the base, then every tier by alpha
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    tier: Vec<String>,
+
+    /// Measure this Hugging Face folder instead of a family
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+
+    /// Problems: `mini`, or a JSONL or Parquet file as `gsm8k:FILE`, `math:FILE` or `aime:FILE`
+    #[arg(long, value_name = "SUITE", default_value = "mini")]
+    suite: Suite,
+
+    /// Recipe whose sections `eval`, `behaviours` and `grader` and prompt (in `data`) hold; options here go before it
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+
+    /// Responses to each problem [default: 1]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+
+    /// Most problems of a level [default: 500 of the mini suite, all of a file]
+    #[arg(long, value_name = "N")]
+    problems: Option<usize>,
+
+    /// Softmax temperature; 0 takes the most likely token [default: 0.6]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+
+    /// Nucleus mass in (0, 1] [default: 1]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+
+    /// Most tokens of a response; one that is cut off counts as incorrect [default: 640 for the mini suite, else 32768]
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+
+    /// Seed of the sampling [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// What counts as right [default: qwen]
+    #[arg(long, value_name = "MODE")]
+    grader: Option<GraderName>,
+
+    /// Folder for eval.json, frontier.svg and responses-TIER.jsonl [default: runs/eval-NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Put the results into the cards of family.toml
+    #[arg(long, conflicts_with = "model")]
+    write_cards: bool,
+
+    /// Responses decoded at the same time; more is faster and takes more memory
+    #[arg(long, value_name = "N", default_value_t = CONCURRENT)]
+    concurrent: usize,
+}
+
+/// The grader's rules.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GraderName {
+    /// Those of the paper's released code
+    Qwen,
+    /// The same without its known errors
+    Strict,
+}
+
+/// One tier after its measurement.
+struct Measured<'a> {
+    subject: &'a Subject,
+    summary: Summary,
+    comparison: Vec<Comparison>,
+}
+
+/// Runs `serve eval`.
+///
+/// # Errors
+/// When something does not fit, cannot be read or written, or somebody asked to stop.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let settings = settings(arguments)?;
+    let (name, subjects, mut manifest) = subjects(arguments)?;
+    let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
+    let problems = arguments.suite.problems(problems_per_level(arguments)?)?;
+    place::writable(&out, "--out")?;
+    let date = place::today();
+
+    let mut measured: Vec<Measured<'_>> = Vec::new();
+    let mut base: Option<Vec<Response>> = None;
+    for subject in &subjects {
+        let graded = measure(subject, &problems, &settings)?;
+        files::responses(&out, &subject.name, &graded)?;
+        let responses: Vec<Response> = graded.into_iter().map(|graded| graded.response).collect();
+        let summary = Summary::of(&responses).ok_or_else(|| Error::config("no response was measured"))?;
+        let comparison = base.as_ref().map_or(Vec::new(), |base| eval::compare(base, &responses, BOOTSTRAP));
+        if subject.is_base {
+            base = Some(responses);
+        }
+        let table = summary.table(&comparison).to_terminal();
+        progress::print(&format!("{}\n{table}{}\n", subject.label, verdict(&comparison)));
+        measured.push(Measured { subject, summary, comparison });
+    }
+    files::report(&out, &files::Head { name: &name, suite: &arguments.suite, date: &date }, &settings, &measured)?;
+    files::frontier(&out, &format!("{name} on {}", arguments.suite), &measured)?;
+    progress::say(&format!("written to {}", out.display()));
+    if let Some(manifest) = manifest.as_mut().filter(|_| arguments.write_cards) {
+        for Measured { subject, summary, .. } in &measured {
+            manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
+        }
+        manifest.save()?;
+        progress::say(&format!("cards written to {}", manifest.path().display()));
+    }
+    Ok(())
+}
+
+/// What is to be measured, the base first: a name for the whole, its members, and the manifest they are from.
+fn subjects(arguments: &Arguments) -> Result<(String, Vec<Subject>, Option<Manifest>)> {
+    if let Some(folder) = &arguments.model {
+        let name = place::name_of(folder);
+        return Ok((name.clone(), vec![Subject::model(&name, folder)?], None));
+    }
+    let place = arguments.family.join("family.toml");
+    if !place.is_file() {
+        let message = format!("there is no family in `{}`: no family.toml", arguments.family.display());
+        let hint = "train one with `serve train`, or measure a model folder with `serve eval --model FOLDER`";
+        return Err(Failure::from(Error::config(message)).hint(hint));
+    }
+    let manifest = Manifest::load(&place)?;
+    let subjects = Subject::of_family(&manifest, &arguments.tier)?;
+    Ok((manifest.name.clone(), subjects, Some(manifest)))
+}
+
+/// Options before recipe before defaults.
+fn settings(arguments: &Arguments) -> Result<Settings> {
+    let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
+    let is_mini = arguments.suite == Suite::Mini;
+    let defaults = EvalSection {
+        max_new_tokens: if is_mini { MINI_MAX_NEW_TOKENS } else { EvalSection::default().max_new_tokens },
+        ..EvalSection::default()
+    };
+    let section = recipe.as_ref().map_or(defaults, |recipe| recipe.eval.clone());
+    let mode = arguments.grader.map(|name| match name {
+        GraderName::Qwen => GraderMode::Qwen,
+        GraderName::Strict => GraderMode::Strict,
+    });
+    let settings = Settings {
+        sampling: SamplingParams {
+            temperature: arguments.temperature.unwrap_or(section.temperature),
+            top_p: arguments.top_p.unwrap_or(section.top_p),
+            max_new_tokens: arguments.max_new_tokens.unwrap_or(section.max_new_tokens),
+        },
+        samples: arguments.samples.unwrap_or(section.samples),
+        seed: arguments.seed.unwrap_or(section.seed),
+        concurrent: arguments.concurrent,
+        grader: mode.or(recipe.as_ref().map(|recipe| recipe.grader.mode)).unwrap_or_default(),
+        behaviours: behaviours(recipe.as_ref().map(|recipe| &recipe.behaviours), is_mini),
+        data: recipe.map(|recipe| recipe.data).unwrap_or_default(),
+    };
+    let SamplingParams { temperature, top_p, max_new_tokens } = settings.sampling;
+    let checks = [
+        (temperature.is_finite() && temperature >= 0.0, "--temperature must be at least 0"),
+        (top_p > 0.0 && top_p <= 1.0, "--top-p must be in (0, 1]"),
+        (max_new_tokens > 0, "--max-new-tokens must be at least 1"),
+        (settings.samples > 0, "--samples must be at least 1"),
+        (settings.concurrent > 0, "--concurrent must be at least 1"),
+    ];
+    match checks.into_iter().find(|(holds, _)| !holds) {
+        Some((_, message)) => Err(Failure::usage(message)),
+        None => Ok(settings),
+    }
+}
+
+fn problems_per_level(arguments: &Arguments) -> Result<usize> {
+    let of_recipe = match &arguments.recipe {
+        Some(path) => Some(Recipe::load(path, &[])?.eval.problems_per_level),
+        None => None,
+    };
+    let otherwise = if arguments.suite == Suite::Mini { EvalSection::default().problems_per_level } else { usize::MAX };
+    match arguments.problems.or(of_recipe).unwrap_or(otherwise) {
+        0 => Err(Failure::usage("--problems must be at least 1")),
+        count => Ok(count),
+    }
+}
+
+/// The phrases that a recipe lists, else those of the mini suite's traces, else those of large models.
+fn behaviours(section: Option<&BehavioursSection>, is_mini: bool) -> Behaviours {
+    let owned = |phrases: &[&str]| phrases.iter().map(|&phrase| phrase.to_owned()).collect();
+    match section.filter(|section| **section != BehavioursSection::default()) {
+        Some(BehavioursSection { verification, backtracking, exploration }) => Behaviours {
+            verification: verification.clone(),
+            backtracking: backtracking.clone(),
+            exploration: exploration.clone(),
+        },
+        None if is_mini => Behaviours {
+            verification: owned(mini::VERIFICATION),
+            backtracking: owned(mini::BACKTRACKING),
+            exploration: owned(mini::EXPLORATION),
+        },
+        None => Behaviours::default(),
+    }
+}
+
+fn measure(
+    subject: &Subject,
+    problems: &[brevity_training::tasks::Problem],
+    settings: &Settings,
+) -> Result<Vec<Graded>> {
+    let model = subject.load()?;
+    let evaluation = Evaluation::new(&model.codec, problems, settings)?;
+    let mut shown = Sampling::new(&subject.name, evaluation.responses());
+    let graded = evaluation.run(&model.decoder, &model.end_of_sequence, &mut |progress| {
+        shown.update(progress);
+        !interrupt::requested()
+    });
+    shown.finish();
+    graded.map_err(|error| match error {
+        Error::Interrupted => Failure::interrupted("interrupted; the evaluation was not finished"),
+        other => other.into(),
+    })
+}
+
+/// One sentence on what a tier saves and costs.
+fn verdict(comparison: &[Comparison]) -> String {
+    let Some(all) = comparison.last() else { return String::new() };
+    let (low, high) = (all.accuracy_difference_interval.low * 100.0, all.accuracy_difference_interval.high * 100.0);
+    format!(
+        "against the base: tokens {}, accuracy {} points (95 %: {} to {})\n",
+        number::signed_percent(all.tokens_change, 1),
+        number::signed(all.accuracy_difference * 100.0, 1),
+        number::signed(low, 1),
+        number::signed(high, 1)
+    )
+}
+
+fn card(arguments: &Arguments, settings: &Settings, date: &str, subject: &Subject, summary: &Summary) -> TierCard {
+    TierCard {
+        dataset: arguments.suite.to_string(),
+        date: date.to_owned(),
+        seed: settings.seed,
+        temperature: settings.sampling.temperature,
+        top_p: settings.sampling.top_p,
+        samples: settings.samples,
+        weights_sha256: subject.sha256.clone(),
+        levels: summary.level_cards(),
+    }
+}

@@ -1,0 +1,78 @@
+//! How a command ends badly: an error with its causes, perhaps a hint, and an exit code.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use brevity_training::Error;
+
+/// Anything that went wrong.
+const FAILED: u8 = 1;
+/// The command line asks for something that cannot be.
+const USAGE: u8 = 2;
+/// Somebody asked to stop: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// An error on its way to the terminal.
+#[derive(Debug)]
+pub struct Failure {
+    error: anyhow::Error,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// A mistake in the arguments.
+    pub fn usage(message: impl Display) -> Self {
+        Self { error: anyhow::anyhow!("{message}"), hint: None, code: USAGE }
+    }
+
+    /// Somebody asked to stop; `message` says what that means for the work.
+    pub fn interrupted(message: impl Display) -> Self {
+        Self { error: anyhow::anyhow!("{message}"), hint: None, code: INTERRUPTED }
+    }
+
+    /// The same with a line that says what to do.
+    pub fn hint(mut self, hint: impl Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The exit code of the process.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = anyhow::Error::from(error);
+        let interrupted = matches!(error.downcast_ref(), Some(Error::Interrupted));
+        Self { error, hint: None, code: if interrupted { INTERRUPTED } else { FAILED } }
+    }
+}
+
+/// Writes the error to standard error, its causes after it where they are not already part of the sentence.
+pub fn report(failure: &Failure) {
+    let mut text = failure.error.to_string();
+    for cause in failure.error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    let hint = failure.hint.iter().map(|hint| format!("hint: {hint}\n")).collect::<String>();
+    // Where standard error is closed there is nobody left to tell.
+    let _ = write!(std::io::stderr(), "error: {text}\n{hint}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_kinds_apart() {
+        assert_eq!(Failure::from(Error::config("no")).code(), 1);
+        assert_eq!(Failure::from(Error::Interrupted).code(), 130);
+        assert_eq!(Failure::usage("no").code(), 2);
+        assert_eq!(Failure::interrupted("no").hint("yes").code(), 130);
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether results may go where they should, looked at before any work begins.
+//!
+//! What somebody else made is never written over: a folder is used when it is new, empty, or can be shown to come from
+//! the same recipe.
+
+use std::path::Path;
+
+use brevity_training::Error;
+use brevity_training::model::weights_hash;
+use brevity_training::trainer::{RunFolder, RunIdentity};
+
+use super::{Work, tier_name};
+use crate::cli::{Failure, Result, place};
+
+/// What a family's folder may hold before it has a manifest.
+const OF_A_FAMILY: [&str; 4] = ["base", "curves", "README.md", ".gitignore"];
+
+/// Checks the folders of a model that is trained with supervision.
+///
+/// # Errors
+/// When one cannot be written or belongs to something else.
+pub fn model(work: &Work<'_>) -> Result<()> {
+    let began = runs_may_go_on(work, &work.runs, 0.0)?;
+    if !began && !is_empty(&work.out)? {
+        let message = format!(
+            "`{}` is not empty, and no run in `{}` made what is there",
+            work.out.display(),
+            work.runs.display()
+        );
+        return Err(Failure::from(Error::config(message)).hint("name another folder with --out, or empty this one"));
+    }
+    place::writable(&work.out, "--out")?;
+    place::writable(&work.runs, "--runs")
+}
+
+/// Checks the folders of a family and of every run.
+///
+/// # Errors
+/// When one cannot be written or belongs to something else.
+pub fn family(work: &Work<'_>) -> Result<()> {
+    let own = |name: &str| OF_A_FAMILY.contains(&name) || name.starts_with("alpha-");
+    let names = names(&work.out)?;
+    let has_manifest = names.iter().any(|name| name == "family.toml");
+    if let Some(foreign) = names.iter().find(|name| !has_manifest && !own(name)) {
+        let message = format!("`{}` holds `{foreign}` and no family", work.out.display());
+        return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));
+    }
+    for &alpha in &work.recipe.objective.alpha {
+        let began = runs_may_go_on(work, &work.run(alpha), alpha)?;
+        if !began && !has_manifest && !is_empty(&work.tier(alpha))? {
+            let message = format!(
+                "`{}` is not empty, but there is neither a family.toml that lists it nor a run in `{}`",
+                work.tier(alpha).display(),
+                work.run(alpha).display()
+            );
+            return Err(Failure::from(Error::config(message)).hint("name another folder with --out, or empty this one"));
+        }
+        if work.tier(alpha).exists() && !work.tier(alpha).is_dir() {
+            let message =
+                format!("`{}` is a file, where tier {} should go", work.tier(alpha).display(), tier_name(alpha));
+            return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));
+        }
+    }
+    place::writable(&work.out, "--out")?;
+    place::writable(&work.runs, "--runs")
+}
+
+/// Whether there is a run to be continued; refuses one of another recipe, and a folder that holds something else.
+fn runs_may_go_on(work: &Work<'_>, run: &Path, alpha: f64) -> Result<bool> {
+    let began = run.join("run.json").is_file();
+    // A folder of runs for several alphas is not the folder of one: files in it that no run made are somebody's.
+    if began || (run.exists() && !run.is_dir()) || !is_empty(run)? {
+        let base = work.recipe.base.as_deref().map_or(Ok(String::new()), weights_hash)?;
+        let identity = RunIdentity { recipe: work.recipe.fingerprint()?, alpha, base };
+        let opened = RunFolder::open(run, &identity, work.recipe);
+        opened.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
+    }
+    Ok(began)
+}
+
+fn is_empty(folder: &Path) -> Result<bool> {
+    Ok(names(folder)?.is_empty())
+}
+
+/// The names in a folder; none where there is no folder. Left-overs of writing do not count.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        names.push(entry.map_err(Error::io("read", folder))?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| !name.starts_with(".writing-"));
+    names.sort();
+    Ok(names)
+}

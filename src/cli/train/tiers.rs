@@ -1,0 +1,133 @@
+//! Reinforcement learning: one run for every alpha, and its entry in the family's manifest.
+
+use std::path::{Component, Path, PathBuf};
+
+use brevity::family::{Base, Manifest, Tier, TierTraining, hash};
+use brevity_training::methods::rl;
+use brevity_training::recipe::TuningMode;
+use brevity_training::{Error, files};
+
+use super::{Work, command, curves, destination, interrupted, stop_between, tier_name};
+use crate::cli::progress::{self, Reinforced};
+use crate::cli::{Failure, Result};
+
+/// Trains every tier that is not finished.
+///
+/// # Errors
+/// When something does not fit, cannot be read or written, or somebody asked to stop.
+pub fn train(work: &Work<'_>) -> Result<()> {
+    destination::family(work)?;
+    let mut manifest = manifest(work)?;
+    let fingerprint = work.recipe.fingerprint()?;
+    let mut finished = Vec::new();
+    for &alpha in &work.recipe.objective.alpha {
+        finished.push(is_finished(work, &manifest, alpha, &fingerprint)?);
+    }
+    for (&alpha, finished) in work.recipe.objective.alpha.iter().zip(finished) {
+        let name = tier_name(alpha);
+        if finished {
+            let (tier, run) = (work.tier(alpha), work.run(alpha));
+            let (tier, run) = (tier.display(), run.display());
+            progress::say(&format!("{name} was finished before; to train it again, remove `{tier}` and `{run}`"));
+            continue;
+        }
+        stop_between(work)?;
+        let mut observer = Reinforced::new(&name, work.recipe.run.steps as u64);
+        let trained = rl::train(work.recipe, alpha, &work.run(alpha), &work.tier(alpha), &mut observer);
+        observer.finish();
+        trained.map_err(|error| interrupted(error, &work.run(alpha)))?;
+        manifest.upsert_tier(tier(work, alpha, &fingerprint)?);
+        manifest.save()?;
+        curves::draw_run(work, alpha)?;
+        progress::say(&format!("{name} is finished: {}", work.tier(alpha).display()));
+    }
+    let alphas: Vec<f64> = manifest.tiers.iter().filter(|tier| !tier.is_base()).map(|tier| tier.alpha).collect();
+    curves::draw_family(work, &alphas)?;
+    progress::say(&format!("family: {}", manifest.path().display()));
+    Ok(())
+}
+
+/// The manifest in OUT, or a new one with the base as its first tier.
+fn manifest(work: &Work<'_>) -> Result<Manifest> {
+    let Some(base) = &work.recipe.base else {
+        return Err(Error::config("reinforcement learning needs `base`, the folder of the model to start from").into());
+    };
+    let place = work.out.join("family.toml");
+    let sha256 = hash::weights_sha256(base)?;
+    if place.exists() {
+        // The folders of its tiers need not be there: a tier whose folder was removed is trained again.
+        let manifest = Manifest::parse(&files::read_text(&place)?, &place)?;
+        if manifest.base.sha256.as_ref() != Some(&sha256) {
+            let message = format!("the family in `{}` has another base than `{}`", work.out.display(), base.display());
+            return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));
+        }
+        return Ok(manifest);
+    }
+    let base = Base { path: Some(relative(base, &work.out)?), hub: None, sha256: Some(sha256) };
+    let mut manifest = Manifest::new(place, &work.recipe.name, base);
+    manifest.description = format!("Effort tiers trained with the recipe {}.", work.recipe.name);
+    manifest.upsert_tier(Tier::new("base", 0.0));
+    Ok(manifest)
+}
+
+/// Whether the manifest's tier of this alpha is what this recipe would train; refuses a tier of another recipe.
+fn is_finished(work: &Work<'_>, manifest: &Manifest, alpha: f64, fingerprint: &str) -> Result<bool> {
+    let name = tier_name(alpha);
+    let folder = work.tier(alpha);
+    let Some(tier) = manifest.tiers.iter().find(|tier| tier.name == name).filter(|_| folder.is_dir()) else {
+        return Ok(false);
+    };
+    let training = tier.training.as_ref().filter(|training| training.fingerprint == fingerprint);
+    let Some(training) = training else {
+        let message = format!("the tier {name} in `{}` was trained with another recipe", work.out.display());
+        return Err(Failure::from(Error::config(message))
+            .hint(format!("name another folder with --out, or remove `{}` to train it anew", folder.display())));
+    };
+    let is_whole = hash::weights_sha256(&folder).ok() == tier.sha256;
+    Ok(is_whole && training.steps >= work.recipe.run.steps as u64)
+}
+
+/// The entry of a tier that has just been trained.
+fn tier(work: &Work<'_>, alpha: f64, fingerprint: &str) -> Result<Tier> {
+    let name = tier_name(alpha);
+    let sha256 = hash::weights_sha256(&work.tier(alpha))?;
+    let training = TierTraining {
+        recipe: work.file.display().to_string(),
+        fingerprint: fingerprint.to_owned(),
+        steps: work.recipe.run.steps as u64,
+        seed: work.recipe.seed,
+        wall_seconds: curves::wall_seconds(&work.run(alpha))?,
+        command: command::typed(),
+    };
+    let tier = Tier { training: Some(training), ..Tier::new(&name, alpha) };
+    Ok(match work.recipe.tuning.mode {
+        TuningMode::Lora => tier.with_adapter(name, sha256),
+        TuningMode::Full => tier.with_checkpoint(name, sha256),
+    })
+}
+
+/// `target` seen from the folder `from`; both exist.
+fn relative(target: &Path, from: &Path) -> Result<PathBuf> {
+    let whole = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
+    Ok(between(&whole(target)?, &whole(from)?))
+}
+
+/// `target` seen from `from`, both absolute.
+fn between(target: &Path, from: &Path) -> PathBuf {
+    let shared = target.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(target.components().skip(shared)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases_are_named_from_the_family() {
+        let seen = |target: &str, from: &str| between(Path::new(target), Path::new(from));
+        assert_eq!(seen("/a/models/mini/base", "/a/models/mini"), Path::new("base"));
+        assert_eq!(seen("/a/bases/one", "/a/models/mini"), Path::new("../../bases/one"));
+        assert_eq!(seen("/b", "/a"), Path::new("../b"));
+    }
+}

@@ -1,0 +1,258 @@
+//! From problems to graded responses: prompts, sampling, grading, counting.
+//!
+//! The random numbers of a response come from the seed, the problem and the number of the sample alone, so every tier
+//! answers under the same draws and a smaller evaluation is part of a larger one. Numbers about many responses are made
+//! in the neighbouring files; nothing is printed or written here.
+
+use std::sync::Arc;
+
+use brevity_training::methods::prompt_ids;
+use brevity_training::model::Decoder;
+use brevity_training::recipe::DataSection;
+use brevity_training::rollout::{
+    CpuSampler, FinishReason, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams,
+};
+use brevity_training::tasks::grader::{Grade, GraderMode};
+use brevity_training::tasks::{Grader, Problem};
+use brevity_training::text::Codec;
+use brevity_training::{Error, Result};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Behaviours, Response};
+
+/// The tokens around a chain of thought.
+const THINK: [&str; 2] = ["<think>", "</think>"];
+
+/// How responses are made and judged, the same for every tier of an evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Temperature, nucleus and length limit.
+    pub sampling: SamplingParams,
+    /// Responses to each problem.
+    pub samples: usize,
+    /// Seed of the sampling.
+    pub seed: u64,
+    /// Responses decoded at the same time.
+    pub concurrent: usize,
+    /// What counts as right.
+    pub grader: GraderMode,
+    /// Phrases that are counted.
+    pub behaviours: Behaviours,
+    /// How a prompt is made of a problem: template, chat template or not, system message.
+    pub data: DataSection,
+}
+
+/// One response with everything that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Graded {
+    /// The problem's own name in its data set.
+    pub id: String,
+    /// Which of the responses to the problem, from 0.
+    pub sample: usize,
+    /// Seed of its random numbers.
+    pub seed: u64,
+    /// The reference answer.
+    pub answer: String,
+    /// The answer found in the response, normalised.
+    pub extracted: Option<String>,
+    /// The grader could not decide; the response counts as incorrect.
+    pub undecided: bool,
+    /// What summaries are made of.
+    #[serde(flatten)]
+    pub response: Response,
+    /// The response as text, special tokens left out.
+    pub text: String,
+}
+
+/// An evaluation that is ready to run on any model with this tokenizer.
+pub struct Evaluation<'a> {
+    codec: &'a Codec,
+    problems: &'a [Problem],
+    prompts: Vec<Arc<[u32]>>,
+    settings: &'a Settings,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Makes the prompts of `problems` with the tokenizer and chat template of `codec`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without problems or samples, or when a prompt cannot be made.
+    pub fn new(codec: &'a Codec, problems: &'a [Problem], settings: &'a Settings) -> Result<Self> {
+        if problems.is_empty() || settings.samples == 0 {
+            return Err(Error::config("an evaluation needs at least one problem and one sample"));
+        }
+        let prompts = problems.iter().map(|problem| Ok(prompt_ids(&settings.data, codec, &problem.question)?.into()));
+        Ok(Self { codec, problems, prompts: prompts.collect::<Result<_>>()?, settings })
+    }
+
+    /// Responses that a run samples.
+    pub fn responses(&self) -> usize {
+        self.problems.len() * self.settings.samples
+    }
+
+    /// Samples and grades every response, in the order of the problems; a response that was cut off is incorrect.
+    ///
+    /// # Errors
+    /// As [`Sampler::generate`]: among others [`Error::Interrupted`] when `progress` returns false.
+    pub fn run(
+        &self,
+        decoder: &Decoder,
+        end_of_sequence: &[u32],
+        progress: &mut dyn FnMut(RolloutProgress) -> bool,
+    ) -> Result<Vec<Graded>> {
+        let samples = self.settings.samples;
+        let requests: Vec<RolloutRequest> = self
+            .problems
+            .iter()
+            .zip(&self.prompts)
+            .flat_map(|(problem, prompt)| {
+                let seed = |sample| response_seed(self.settings.seed, &problem.id, sample);
+                (0..samples).map(move |sample| RolloutRequest { prompt: prompt.clone(), seed: seed(sample) })
+            })
+            .collect();
+        let mut sampler = CpuSampler::new(decoder, end_of_sequence, self.settings.concurrent)?;
+        let rollouts = sampler.generate(&requests, &self.settings.sampling, progress)?;
+        let place = |index: usize| (index / samples, index % samples);
+        let graded = rollouts.par_iter().zip(&requests).enumerate().map(|(index, (rollout, request))| {
+            let (problem, sample) = place(index);
+            self.grade(problem, sample, request, rollout)
+        });
+        graded.collect()
+    }
+
+    fn grade(&self, index: usize, sample: usize, request: &RolloutRequest, rollout: &Rollout) -> Result<Graded> {
+        let problem = self.problems.get(index).ok_or_else(|| Error::config("a response to no problem"))?;
+        let text = self.codec.decode(&rollout.ids)?;
+        let Grade { correct, extracted, undecided } = Grader::new(self.settings.grader).grade(&text, &problem.answer);
+        let truncated = rollout.finish == FinishReason::Length;
+        let think = THINK.map(|token| self.codec.token_id(token));
+        Ok(Graded {
+            id: problem.id.clone(),
+            sample,
+            seed: request.seed,
+            answer: problem.answer.clone(),
+            extracted,
+            undecided,
+            response: Response {
+                problem: index,
+                level: problem.level.clone().unwrap_or_default(),
+                correct: correct && !truncated,
+                truncated,
+                tokens: rollout.ids.len(),
+                reasoning_tokens: reasoning_tokens(&request.prompt, &rollout.ids, think),
+                behaviours: self.settings.behaviours.count(&text),
+            },
+            text,
+        })
+    }
+}
+
+/// The seed of one response.
+fn response_seed(seed: u64, problem: &str, sample: usize) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update((sample as u64).to_le_bytes());
+    hash.update(problem.as_bytes());
+    hash.finalize().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// Tokens of `response` between the opening token (in the prompt, or in the response itself) and the closing one, or the
+/// end where nothing closes. 0 for a model without these tokens.
+fn reasoning_tokens(prompt: &[u32], response: &[u32], [open, close]: [Option<u32>; 2]) -> usize {
+    let (Some(open), Some(close)) = (open, close) else { return 0 };
+    let inside = prompt.iter().rev().find(|&&id| id == open || id == close) == Some(&open);
+    let start = match response.iter().position(|&id| id == open) {
+        Some(position) => position + 1,
+        None if inside || response.contains(&close) => 0,
+        None => return 0,
+    };
+    let rest = response.get(start..).unwrap_or_default();
+    rest.iter().position(|&id| id == close).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use brevity_training::model::{Device, ModelConfig, Pretrained, SpecialTokens};
+    use brevity_training::tasks::mini::tokenizer;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::eval::suite::Suite;
+
+    fn settings(samples: usize) -> Settings {
+        Settings {
+            sampling: SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 12 },
+            samples,
+            seed: 3,
+            concurrent: 4,
+            grader: GraderMode::Strict,
+            behaviours: Behaviours::default(),
+            data: DataSection { system: Some("Be brief.".to_owned()), ..DataSection::default() },
+        }
+    }
+
+    fn model(codec: &Codec) -> (Decoder, Vec<u32>) {
+        let config = ModelConfig {
+            vocab_size: codec.vocabulary_size(),
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 8,
+            max_position_embeddings: 256,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: true,
+        };
+        let end = codec.token_id(tokenizer::TURN_END).unwrap();
+        let tokens = SpecialTokens { bos: None, eos: vec![end], pad: None };
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        (Pretrained::random(config, tokens, &mut rng, &Device::Cpu).unwrap().decoder().unwrap(), vec![end])
+    }
+
+    #[test]
+    fn a_smaller_evaluation_is_part_of_a_larger_one() {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer::write(folder.path(), 0).unwrap();
+        let codec = Codec::from_folder(folder.path()).unwrap();
+        let (decoder, end) = model(&codec);
+        let run = |per_level: usize, samples: usize| {
+            let (problems, settings) = (Suite::Mini.problems(per_level).unwrap(), settings(samples));
+            let evaluation = Evaluation::new(&codec, &problems, &settings).unwrap();
+            let graded = evaluation.run(&decoder, &end, &mut |_| true).unwrap();
+            assert_eq!(graded.len(), evaluation.responses());
+            graded
+        };
+        let (small, large) = (run(1, 1), run(2, 3));
+        for one in &small {
+            let twin = large.iter().find(|other| other.id == one.id && other.sample == one.sample).unwrap();
+            assert_eq!((&one.text, one.response.tokens), (&twin.text, twin.response.tokens));
+        }
+        assert!(large.iter().any(|graded| graded.text != large[0].text), "samples differ");
+        assert!(large.iter().all(|graded| !(graded.response.truncated && graded.response.correct)));
+    }
+
+    #[test]
+    fn thinking_is_counted_wherever_it_opens() {
+        let ids = [Some(1), Some(2)];
+        assert_eq!(reasoning_tokens(&[9, 1], &[5, 5, 2, 7], ids), 2, "opened by the prompt");
+        assert_eq!(reasoning_tokens(&[9], &[1, 5, 5, 5, 2, 7], ids), 3, "opened by the response");
+        assert_eq!(reasoning_tokens(&[9, 1], &[5, 5], ids), 2, "never closed");
+        assert_eq!(reasoning_tokens(&[9, 1, 2], &[5, 5], ids), 0, "closed by the prompt");
+        assert_eq!(reasoning_tokens(&[9], &[5, 2, 7], ids), 1, "closed without being opened");
+        assert_eq!(reasoning_tokens(&[9, 1], &[5, 2], [None, Some(2)]), 0, "no such tokens");
+    }
+
+    #[test]
+    fn every_response_has_a_seed_of_its_own() {
+        let seeds = [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1)].map(|(s, p, n)| response_seed(s, p, n));
+        for (index, seed) in seeds.iter().enumerate() {
+            assert!(!seeds[..index].contains(seed));
+        }
+        assert_eq!(response_seed(0, "a", 0), seeds[0]);
+    }
+}

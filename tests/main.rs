@@ -1,0 +1,9 @@
+//! The command line as people meet it: through the real binary, one module a theme.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod errors;
+mod help;
+mod resume;
+mod support;
+mod train;

@@ -1,0 +1,122 @@
+//! From random weights to a measured family, with every command along the way.
+
+use crate::support::{TINY, Workspace, recipe};
+
+/// The base's recipe, shrunk to a second: a narrow model and a few updates.
+fn train_base(space: &Workspace) -> String {
+    let recipe = recipe("mini-sft.toml");
+    let arguments = [
+        ["train", "--recipe", &recipe],
+        ["--out", "models/mini/base", "--runs"],
+        ["runs/base", "--set", "model.hidden_size=32"],
+        ["--set", "model.layers=1", "--set"],
+        ["model.intermediate_size=48", "--set", "sft.tokens=8192"],
+        ["--set", "sft.batch_tokens=1024", "--set"],
+    ];
+    let mut arguments: Vec<&str> = arguments.as_flattened().to_vec();
+    arguments.push("sft.warmup_updates=2");
+    space.succeed(&arguments).stderr
+}
+
+#[test]
+fn a_family_is_made_and_measured() {
+    let space = Workspace::new();
+    let said = train_base(&space);
+    assert!(said.contains("update 8/8") && said.contains("is finished"), "{said}");
+    let base = space.bytes("models/mini/base/model.safetensors");
+    let said = train_base(&space);
+    assert!(said.contains("was finished before"), "{said}");
+    assert!(space.bytes("models/mini/base/model.safetensors") == base);
+
+    let smoke = recipe("smoke.toml");
+    let train = ["train", "--recipe", &smoke, "--set", "run.steps=2", "--alpha", "0.2,0.1", "--out", "models/mini"];
+    let said = space.succeed(&train).stderr;
+    assert!(said.contains("alpha-0.1: step 2/2") && said.contains("alpha-0.2: step 2/2"), "{said}");
+    let manifest = space.read("models/mini/family.toml");
+    for text in ["path = \"base\"", "adapter = \"alpha-0.1\"", "steps = 2", "command = \"serve train --recipe "] {
+        assert!(manifest.contains(text), "{manifest}");
+    }
+    for picture in ["curves/alpha-0.1.svg", "curves/alpha-0.2.svg", "curves/family.svg"] {
+        assert!(space.read(&format!("models/mini/{picture}")).contains("</svg>"), "{picture}");
+    }
+    assert!(space.read("runs/smoke/alpha-0.1/learning-curve.svg").contains("</svg>"));
+
+    let said = space.succeed(&train).stderr;
+    assert!(said.contains("alpha-0.1 was finished before") && !said.contains("step"), "{said}");
+    assert_eq!(space.read("models/mini/family.toml"), manifest, "nothing is done twice");
+
+    let evaluated = space.succeed(&["eval", "--recipe", &smoke, "--problems", "3", "--samples", "2", "--write-cards"]);
+    assert!(evaluated.stdout.contains("against the base: tokens "), "{}", evaluated.stdout);
+    let report: serde_json::Value = serde_json::from_str(&space.read("runs/eval-smoke/eval.json")).unwrap();
+    let names: Vec<_> = report["tiers"].as_array().unwrap().iter().map(|tier| tier["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["base", "alpha-0.1", "alpha-0.2"]);
+    assert_eq!(report["tiers"][1]["versus_base"][0]["paired"], true);
+    assert!(space.read("runs/eval-smoke/frontier.svg").contains("</svg>"));
+    assert_eq!(space.read("runs/eval-smoke/responses-base.jsonl").lines().count(), 3 * 3 * 2);
+    assert_eq!(space.read("models/mini/family.toml").matches("[tier.card]").count(), 3);
+
+    let again =
+        space.succeed(&["eval", "--recipe", &smoke, "--problems", "3", "--samples", "2", "--tier", "alpha-0.2"]);
+    assert!(!again.stdout.contains("alpha-0.1"), "{}", again.stdout);
+}
+
+#[test]
+fn a_whole_model_may_be_a_tier() {
+    let space = Workspace::with_base();
+    space.write("tiny.toml", &TINY.replace("mode = \"lora\"\nrank = 2", "mode = \"full\""));
+    space.succeed(&["train", "--recipe", "tiny.toml", "--alpha", "0.3", "--out", "family", "--runs", "runs"]);
+    assert!(space.read("family/family.toml").contains("checkpoint = \"alpha-0.3\""));
+    assert!(space.read("family/family.toml").contains("path = \"../base\""));
+    let limits = ["--problems", "2", "--max-new-tokens", "8"];
+    space.succeed(&[&["eval", "--family", "family"][..], &limits].concat());
+    space.succeed(&[&["eval", "--model", "family/alpha-0.3", "--out", "out"][..], &limits].concat());
+    let report: serde_json::Value = serde_json::from_str(&space.read("out/eval.json")).unwrap();
+    assert_eq!(report["name"], "alpha-0.3");
+    // A suite from a file, cut to a number of problems.
+    space.write("gsm8k.jsonl", &"{\"question\": \"1 + 1\", \"answer\": \"So. #### 2\"}\n".repeat(5));
+    space
+        .succeed(&[&["eval", "--model", "base", "--suite", "gsm8k:gsm8k.jsonl", "--out", "out"][..], &limits].concat());
+    assert_eq!(space.read("out/responses-base.jsonl").lines().count(), 2);
+}
+
+#[test]
+fn plans_are_made_without_a_base() {
+    let space = Workspace::new();
+    for name in [
+        "mini-sft.toml",
+        "deepseek-r1-distill-qwen-1.5b.toml",
+        "deepseek-r1-distill-qwen-7b.toml",
+        "released-code.toml",
+    ] {
+        let plan = space.succeed(&["train", "--recipe", &recipe(name), "--dry-run"]).stdout;
+        assert!(plan.contains("memory, at most") && plan.contains("would write"), "{name}: {plan}");
+    }
+    assert_eq!(std::fs::read_dir(space.path("")).unwrap().count(), 0, "a plan writes nothing");
+    let space = Workspace::with_base();
+    for name in ["mini.toml", "smoke.toml"] {
+        let plan = space.succeed(&["train", "--recipe", &recipe(name), "--set", "base=base", "--dry-run"]).stdout;
+        assert!(plan.contains("family.toml"), "{name}: {plan}");
+    }
+}
+
+#[test]
+fn a_bench_prints_a_line_of_json_for_every_step_and_keeps_nothing() {
+    let space = Workspace::with_base();
+    space.write("tiny.toml", TINY);
+    let before = std::fs::read_dir(space.path("")).unwrap().count();
+    let bench = space.succeed(&["train", "--recipe", "tiny.toml", "--bench", "--steps", "2"]);
+    let lines: Vec<serde_json::Value> = bench.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert!(line["step_time"].as_f64().unwrap() > 0.0 && line["rollout_tokens"].as_u64().unwrap() >= 32, "{line}");
+    }
+    assert!(bench.stderr.contains("sampling, 256 at a time"), "{}", bench.stderr);
+    assert_eq!(std::fs::read_dir(space.path("")).unwrap().count(), before);
+    // Without a base, random weights of the shape in [model].
+    space.write("tiny.toml", &format!(
+        "{}\n[model]\nhidden_size = 16\nlayers = 1\nheads = 2\nkv_heads = 1\nintermediate_size = 24\nvocab_size = 400\n",
+        TINY.replace("base = \"base\"", "base = \"absent\"")
+    ));
+    let bench = space.succeed(&["train", "--recipe", "tiny.toml", "--bench", "--steps", "1"]);
+    assert!(bench.stderr.contains("random weights"), "{}", bench.stderr);
+}
