@@ -43,9 +43,7 @@ type Result<T> = std::result::Result<T, Failure>;
 /// # Errors
 /// Whatever the subcommand fails with.
 pub fn run(cli: Cli) -> Result<()> {
-    if let Some(threads) = cli.threads {
-        use_threads(threads);
-    }
+    set_threads(cli.threads);
     interrupt::listen()?;
     match cli.command {
         Command::Train(arguments) => train::run(&arguments),
@@ -53,8 +51,20 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Bounds every thread pool of this process: rayon's own and the one of the matrix products both ask this variable.
-fn use_threads(threads: NonZeroUsize) {
-    // SAFETY: no other thread exists yet that could read the environment at the same time.
-    unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
+/// Bounds the thread pools of this process.
+///
+/// Our own loops and the matrix products run on rayon's pool. candle's second pool, for element-wise operations, waits by
+/// spinning: beside the first it takes more time than it saves, so it gets one thread unless the user wants otherwise.
+fn set_threads(threads: Option<NonZeroUsize>) {
+    let mut variables = Vec::new();
+    if let Some(threads) = threads {
+        variables.push(("RAYON_NUM_THREADS", threads.to_string()));
+    }
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        variables.push(("CANDLE_NUM_THREADS", "1".to_owned()));
+    }
+    for (name, value) in variables {
+        // SAFETY: no other thread exists yet that could read the environment at the same time.
+        unsafe { std::env::set_var(name, value) };
+    }
 }

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn every_fact_is_right_and_none_is_a_test_problem() {
         let mut rng = ChaCha8Rng::seed_from_u64(10);
-        let text = drill(&mut rng, 20_000);
+        let text = drill(&mut rng, 20_000).text;
         assert_eq!(text.lines().count(), 20_000);
         let fact = regex::Regex::new(r"(-?\d+) ([+*-]) (-?\d+) = (-?\d+)").unwrap();
         let (mut negative, mut carries, mut large) = (0, 0, 0);
@@ -176,9 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_learnt_follows_from_what_is_given() {
+        let mut rng = ChaCha8Rng::seed_from_u64(13);
+        let drill = drill(&mut rng, 500);
+        assert_eq!(drill.learnt.len(), 500);
+        for (line, learnt) in drill.text.split_inclusive('\n').zip(&drill.learnt) {
+            let learnt = &drill.text[learnt.clone()];
+            let given = line.strip_suffix(learnt).unwrap();
+            assert!(given.ends_with(" = ") || given.ends_with(": "), "{line}");
+            assert_eq!(given.matches([':', '=']).count(), 1, "{line}");
+        }
+    }
+
+    #[test]
     fn every_product_is_drilled() {
         let mut rng = ChaCha8Rng::seed_from_u64(11);
-        let text = drill(&mut rng, 60_000);
+        let text = drill(&mut rng, 60_000).text;
         let lines: std::collections::BTreeSet<&str> = text.lines().collect();
         for left in 10..=99 {
             for right in 2..=9 {
