@@ -28,8 +28,8 @@ pub(super) enum Examples<'a> {
 }
 
 impl<'a> Examples<'a> {
-    /// The source that the recipe names, for a model and its tokenizer.
-    pub(super) fn from_recipe(recipe: &Recipe, codec: &'a Codec, model: &Pretrained) -> Result<Self> {
+    /// The source that the recipe names, with what [`read`] found, for a model and its tokenizer.
+    pub(super) fn new(recipe: &Recipe, pairs: &[Pair], codec: &'a Codec, model: &Pretrained) -> Result<Self> {
         let [end, ..] = model.tokens.eos[..] else {
             return Err(Error::config("the model has no end-of-sequence token"));
         };
@@ -47,7 +47,9 @@ impl<'a> Examples<'a> {
                 })))
             }
             DataSource::File => {
-                let sequences = read(&recipe.data, codec, end, model.config.max_position_embeddings)?;
+                let context = model.config.max_position_embeddings;
+                let sequence = |(row, pair)| sequence(&recipe.data, codec, end, context, row, pair);
+                let sequences = pairs.iter().enumerate().map(sequence).collect::<Result<Vec<_>>>()?;
                 let order = ShuffledPasses::new(recipe.seed, sequences.len());
                 Ok(Self::File { sequences, order })
             }
@@ -129,32 +131,23 @@ impl Generator<'_> {
     }
 }
 
-fn read(data: &DataSection, codec: &Codec, end: u32, context: usize) -> Result<Vec<Sequence>> {
-    let Some(path) = &data.path else {
-        return Err(Error::config("`data.source` is \"file\", so `data.path` has to name one"));
+/// The prompts and responses of the recipe's file; none where examples are generated. Needs no model, so that a mistake
+/// in the data is found before anything is made.
+pub(super) fn read(data: &DataSection) -> Result<Vec<Pair>> {
+    if data.source == DataSource::Mini {
+        return Ok(Vec::new());
+    }
+    let (Some(path), Some(prompt), Some(response)) = (&data.path, &data.prompt_column, &data.response_column) else {
+        return Err(Error::config(
+            "supervised learning from a file needs `data.path`, `data.prompt_column` and `data.response_column`",
+        ));
     };
-    let (prompt, response) = match (&data.prompt_column, &data.response_column) {
-        (Some(prompt), Some(response)) => (prompt, response),
-        _ => {
-            return Err(Error::config(
-                "supervised learning from a file needs `data.prompt_column` and `data.response_column`",
-            ));
-        }
-    };
-    let pairs = read_pairs(path, prompt, response)?;
-    let sequences = pairs.iter().enumerate().map(|(index, pair)| {
-        let sequence = sequence(data, codec, end, pair)?;
-        if sequence.ids.len() > context {
-            let length = sequence.ids.len();
-            let message = format!("row {} has {length} tokens, the model's context holds {context}", index + 1);
-            return Err(Error::format(path, message));
-        }
-        Ok(sequence)
-    });
-    sequences.take(data.limit).collect()
+    let mut pairs = read_pairs(path, prompt, response)?;
+    pairs.truncate(data.limit);
+    Ok(pairs)
 }
 
-fn sequence(data: &DataSection, codec: &Codec, end: u32, pair: &Pair) -> Result<Sequence> {
+fn sequence(data: &DataSection, codec: &Codec, end: u32, context: usize, row: usize, pair: &Pair) -> Result<Sequence> {
     let prompt = prompt_ids(data, codec, &pair.prompt)?;
     // Templates of reasoning models open the thoughts themselves; a response that opens them too would do it twice.
     let opened = prompt.last().is_some_and(|&last| codec.token_id(tokenizer::THINK) == Some(last));
@@ -164,5 +157,10 @@ fn sequence(data: &DataSection, codec: &Codec, end: u32, pair: &Pair) -> Result<
     };
     let mut ids = codec.encode(response)?;
     ids.push(end);
+    let length = prompt.len() + ids.len();
+    if length > context {
+        let row = row + 1;
+        return Err(Error::config(format!("example {row} has {length} tokens, the model's context holds {context}")));
+    }
     Ok(Sequence::response(&prompt, &ids))
 }

@@ -76,11 +76,12 @@ struct Progress {
 /// asked to stop.
 pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftObserver) -> Result<()> {
     let base_hash = recipe.base.as_deref().map_or(Ok(String::new()), crate::model::weights_hash)?;
+    let pairs = examples::read(&recipe.data)?;
     let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha: 0.0, base: base_hash };
     let run = RunFolder::open(run, &identity, recipe)?;
     let (base, tokenizer_folder) = start(recipe, &run)?;
     let codec = Codec::from_folder(&tokenizer_folder)?;
-    let mut examples = Examples::from_recipe(recipe, &codec, &base)?;
+    let mut examples = Examples::new(recipe, &pairs, &codec, &base)?;
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
