@@ -53,6 +53,8 @@ pub struct Graded {
     pub sample: usize,
     /// Seed of its random numbers.
     pub seed: u64,
+    /// What was asked, before any template.
+    pub question: String,
     /// The reference answer.
     pub answer: String,
     /// The answer found in the response, normalised.
@@ -132,6 +134,7 @@ impl<'a> Evaluation<'a> {
             id: problem.id.clone(),
             sample,
             seed: request.seed,
+            question: problem.question.clone(),
             answer: problem.answer.clone(),
             extracted,
             undecided,
