@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::cache::{BLOCK, BlockLayout, SequenceCache};
 use crate::Result;
-use crate::model::ops::kernels::{self, MatrixRef, Threads, Write, gemm, rotate, softmax};
+use crate::model::ops::kernels::{self, MatrixRef, Threads, Write, gemm, rotate_in_place, softmax};
 use crate::model::ops::{HeadShape, Rotary};
 use crate::model::{Decoder, ModelConfig};
 
@@ -161,12 +161,8 @@ impl PlainDecoder {
     fn rotate_and_store(&self, layer: usize, position: usize, row: &mut [f32], cache: &mut SequenceCache) {
         let HeadShape { heads, kv_heads, head_dim } = self.shape;
         let (cos, sin) = self.rotary.at(position);
-        let mut turned = [0f32; 256];
         for head in row.chunks_exact_mut(head_dim).take(heads + kv_heads) {
-            // Heads wider than the buffer do not exist in this architecture's family; `ModelConfig` would refuse first.
-            let turned = &mut turned[..head_dim];
-            rotate(head, cos, sin, 1.0, turned);
-            head.copy_from_slice(turned);
+            rotate_in_place(head, cos, sin);
         }
         let (keys, values) = row[heads * head_dim..].split_at(kv_heads * head_dim);
         for kv_head in 0..kv_heads {

@@ -374,6 +374,17 @@ pub fn rotate(x: &[f32], cos: &[f32], sin: &[f32], direction: f32, y: &mut [f32]
     }
 }
 
+/// [`rotate`] forwards, within one head.
+#[inline(always)]
+pub fn rotate_in_place(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (left, right) = x.split_at_mut(cos.len());
+    for i in 0..cos.len() {
+        let (a, b) = (left[i], right[i]);
+        left[i] = a * cos[i] - b * sin[i];
+        right[i] = b * cos[i] + a * sin[i];
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,6 +408,18 @@ mod tests {
         assert_eq!(c, [19., 22., 43., 50.]);
         gemm(&mut c, 2, a, b.t(), 2.0, Write::Add, Threads::One);
         assert_eq!(c, [19. + 34., 22. + 46., 43. + 78., 50. + 106.]);
+    }
+
+    #[test]
+    fn a_head_turns_the_same_in_place_and_back_again() {
+        let x: Vec<f32> = (0..16).map(|i| i as f32 - 7.5).collect();
+        let (cos, sin): (Vec<f32>, Vec<f32>) = (0..8).map(|i| ((i as f32).cos(), (i as f32).sin())).unzip();
+        let (mut turned, mut in_place, mut back) = (vec![0f32; 16], x.clone(), vec![0f32; 16]);
+        rotate(&x, &cos, &sin, 1.0, &mut turned);
+        rotate_in_place(&mut in_place, &cos, &sin);
+        assert_eq!(turned, in_place);
+        rotate(&turned, &cos, &sin, -1.0, &mut back);
+        assert!(x.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-5), "{back:?}");
     }
 
     #[test]
