@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use brevity_training::{Error, files};
+use brevity_training::Error;
 
 use super::{Failure, Result};
 
@@ -12,12 +12,13 @@ use super::{Failure, Result};
 /// # Errors
 /// When it cannot, with what to do instead.
 pub fn writable(folder: &Path, option: &str) -> Result<()> {
-    let trial = folder.join(".writing-trial");
-    let tried = std::fs::create_dir_all(folder)
-        .map_err(Error::io("create", folder))
-        .and_then(|()| files::write(&trial, &[]))
-        .and_then(|()| std::fs::remove_file(&trial).map_err(Error::io("remove", &trial)));
-    tried.map_err(|error| Failure::from(error).hint(format!("name a folder that can be written with {option}")))
+    // A name of its own, so that several processes may try one folder at a time; the file goes when it is dropped.
+    let tried = std::fs::create_dir_all(folder).map_err(Error::io("create", folder)).and_then(|()| {
+        tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(Error::io("write", folder))
+    });
+    tried
+        .map(drop)
+        .map_err(|error| Failure::from(error).hint(format!("name a folder that can be written with {option}")))
 }
 
 /// The last part of a path, for a name.
