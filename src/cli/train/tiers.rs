@@ -36,6 +36,8 @@ pub fn train(work: &Work<'_>) -> Result<()> {
         let trained = rl::train(work.recipe, alpha, &work.run(alpha), &work.tier(alpha), &mut observer);
         observer.finish();
         trained.map_err(|error| interrupted(error, &work.run(alpha)))?;
+        // Read again: another process may have finished a tier of this family in the meantime.
+        manifest = self::manifest(work)?;
         manifest.upsert_tier(tier(work, alpha, &fingerprint)?);
         manifest.save()?;
         curves::draw_run(work, alpha)?;
