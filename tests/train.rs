@@ -27,6 +27,8 @@ fn a_family_is_made_and_measured() {
     let said = train_base(&space);
     assert!(said.contains("was finished before"), "{said}");
     assert!(space.bytes("models/mini/base/model.safetensors") == base);
+    let picture = space.read("models/mini/base/learning-curve.svg");
+    assert!(picture.contains("nats per target token") && picture == space.read("runs/base/learning-curve.svg"));
 
     let smoke = recipe("smoke.toml");
     let train = ["train", "--recipe", &smoke, "--set", "run.steps=2", "--alpha", "0.2,0.1", "--out", "models/mini"];
@@ -90,6 +92,7 @@ fn plans_are_made_without_a_base() {
     ] {
         let plan = space.succeed(&["train", "--recipe", &recipe(name), "--dry-run"]).stdout;
         assert!(plan.contains("memory, at most") && plan.contains("would write"), "{name}: {plan}");
+        assert_eq!(plan.contains("learning-curve.svg"), name == "mini-sft.toml", "{name}: {plan}");
     }
     assert_eq!(std::fs::read_dir(space.path("")).unwrap().count(), 0, "a plan writes nothing");
     let space = Workspace::with_base();

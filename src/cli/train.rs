@@ -32,8 +32,8 @@ Examples:
 /// Train the tiers of a family, or a base model, as a recipe says
 ///
 /// Reinforcement learning trains one tier for every alpha: an adapter (or a model) in OUT/alpha-A, listed in
-/// OUT/family.toml, with learning curves in OUT/curves. Supervised learning trains one model, OUT itself. Checkpoints,
-/// metrics.jsonl and TensorBoard events go to RUNS. Interrupted work goes on with the same command, and ends with the same
+/// OUT/family.toml, with learning curves in OUT/curves. Supervised learning trains one model, OUT itself, with
+/// OUT/learning-curve.svg. Checkpoints, metrics.jsonl and TensorBoard events go to RUNS. Interrupted work goes on with the same command, and ends with the same
 /// bytes as if nothing had happened; finished work is left as it is.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -179,6 +179,7 @@ fn supervised(work: &Work<'_>) -> Result<()> {
     let trained = sft::train(work.recipe, &work.runs, &work.out, &mut observer);
     observer.finish();
     trained.map_err(|error| interrupted(error, &work.runs))?;
+    curves::draw_supervised(work)?;
     let done = if observer.is_idle() { "was finished before" } else { "is finished" };
     progress::say(&format!("{} {done}: model in {}, run in {}", work.recipe.name, shown(&work.out), shown(&work.runs)));
     Ok(())

@@ -94,19 +94,7 @@ fn mean(sums: &[Sum], drawn: &[usize], value: impl Fn(&Sum) -> f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::BehaviourCounts;
-
-    fn response(problem: usize, level: &str, correct: bool, tokens: usize) -> Response {
-        Response {
-            problem,
-            level: level.to_owned(),
-            correct,
-            truncated: false,
-            tokens,
-            reasoning_tokens: 0,
-            behaviours: BehaviourCounts::default(),
-        }
-    }
+    use crate::eval::sample::response;
 
     #[test]
     fn halving_every_response_is_certain_when_paired() {

@@ -58,3 +58,23 @@ fn by_problem<'a>(responses: impl IntoIterator<Item = &'a Response>) -> Vec<(usi
     }
     groups.into_iter().collect()
 }
+
+/// Responses to test with.
+#[cfg(test)]
+mod sample {
+    use super::{BehaviourCounts, Response};
+
+    /// A response with half of its tokens in reasoning, two verifications, and a backtrack where it is correct; cut off from
+    /// 200 tokens on.
+    pub fn response(problem: usize, level: &str, correct: bool, tokens: usize) -> Response {
+        Response {
+            problem,
+            level: level.to_owned(),
+            correct,
+            truncated: tokens >= 200,
+            tokens,
+            reasoning_tokens: tokens / 2,
+            behaviours: BehaviourCounts { verification: 2, backtracking: usize::from(correct), exploration: 0 },
+        }
+    }
+}

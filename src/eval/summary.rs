@@ -250,19 +250,8 @@ fn pass_at(tallies: &[Tally]) -> Vec<PassAt> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{BehaviourCounts, compare};
-
-    fn response(problem: usize, level: &str, correct: bool, tokens: usize) -> Response {
-        Response {
-            problem,
-            level: level.to_owned(),
-            correct,
-            truncated: tokens >= 200,
-            tokens,
-            reasoning_tokens: tokens / 2,
-            behaviours: BehaviourCounts { verification: 2, backtracking: usize::from(correct), exploration: 0 },
-        }
-    }
+    use crate::eval::compare;
+    use crate::eval::sample::response;
 
     /// Two easy problems with two samples each, one hard problem with two.
     fn responses() -> Vec<Response> {

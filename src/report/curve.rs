@@ -1,8 +1,10 @@
-//! Curves over training steps: one run in three panels, or a family with one line per alpha.
+//! Curves over training steps: one run in three panels, a family with one line per alpha, or the loss of a supervised run.
 //!
-//! Faint dots are steps as they were; lines are their centred moving average, cut short at the ends. The window is a
+//! Where rollouts were measured, faint dots are steps as they were; lines are their centred moving average, cut short at the ends. The window is a
 //! fifteenth of the steps, at least 3 from 10 steps on, and is printed under the title. Long runs show every n-th dot only,
 //! which keeps the file small; lines always use all steps.
+
+use std::ops::Range;
 
 use brevity_training::{Error, Result};
 use plotters::prelude::*;
@@ -12,6 +14,9 @@ use super::style::{self, Area, Chart, Key, Panel, UNITS, drawn, put};
 
 /// Most dots of one line.
 const DOTS: usize = 300;
+
+/// From this ratio of highest to lowest on, a loss has a logarithmic axis.
+const WIDE: f64 = 4.0;
 
 /// What was measured on the rollouts of one training step.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +53,17 @@ pub struct FamilyRun {
     pub points: Vec<CurvePoint>,
 }
 
+/// What supervised learning reported after some updates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossPoint {
+    /// Updates done.
+    pub update: u64,
+    /// Mean loss since the report before, in nats per target token.
+    pub loss: f64,
+    /// Learning rate of the last update.
+    pub learning_rate: f64,
+}
+
 /// The learning curve of one run as SVG: reward, accuracy and mean length over steps, the last two also by level.
 ///
 /// Values that are no finite numbers are left out.
@@ -76,19 +92,11 @@ pub fn learning_curve(title: &str, points: &[CurvePoint]) -> Result<String> {
         names.iter().enumerate().map(level).chain([overall(value)]).collect()
     };
     let panels = [
-        Stacked { title: "Mean reward", lines: vec![overall(|p| p.reward)], kind: Kind::Plain },
-        Stacked {
-            title: "Accuracy (% correct)",
-            lines: with_levels(|p| p.accuracy, |l| l.accuracy),
-            kind: Kind::Share,
-        },
-        Stacked {
-            title: "Mean length (tokens per response)",
-            lines: with_levels(|p| p.tokens, |l| l.tokens),
-            kind: Kind::Tokens,
-        },
+        Stacked::new("Mean reward", Kind::Plain, vec![overall(|p| p.reward)]),
+        Stacked::new("Accuracy (% correct)", Kind::Share, with_levels(|p| p.accuracy, |l| l.accuracy)),
+        Stacked::new("Mean length (tokens per response)", Kind::Tokens, with_levels(|p| p.tokens, |l| l.tokens)),
     ];
-    stacked(title, if names.is_empty() { &[] } else { &keys }, &panels)
+    rollouts(title, if names.is_empty() { &[] } else { &keys }, &panels)
 }
 
 /// The curves of a family as SVG: mean length and accuracy over steps, one line per alpha in ascending order.
@@ -111,10 +119,37 @@ pub fn family_curve(title: &str, runs: &[FamilyRun]) -> Result<String> {
         order.iter().enumerate().map(line).collect()
     };
     let panels = [
-        Stacked { title: "Mean length (tokens per response)", lines: lines(|p| p.tokens), kind: Kind::Tokens },
-        Stacked { title: "Accuracy (% correct)", lines: lines(|p| p.accuracy), kind: Kind::Share },
+        Stacked::new("Mean length (tokens per response)", Kind::Tokens, lines(|p| p.tokens)),
+        Stacked::new("Accuracy (% correct)", Kind::Share, lines(|p| p.accuracy)),
     ];
-    stacked(title, &keys, &panels)
+    rollouts(title, &keys, &panels)
+}
+
+/// The learning curve of a supervised run as SVG: loss and learning rate over updates.
+///
+/// The loss has a logarithmic axis where it spans a factor of four or more, because what is learnt last changes it least.
+/// Its points are means already and are joined as they are. Values that are no finite numbers are left out.
+///
+/// # Errors
+/// [`Error::Config`] when no point has a finite value.
+pub fn loss_curve(title: &str, points: &[LossPoint]) -> Result<String> {
+    let losses = line(style::category(0), points.iter().map(|point| (point.update, point.loss)));
+    let rates = line(style::INK, points.iter().map(|point| (point.update, point.learning_rate)));
+    let values = || losses.points.iter().map(|point| point.1);
+    let (lowest, highest) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let panel = if lowest > 0.0 && highest >= WIDE * lowest {
+        Stacked::new("Loss (nats per target token, logarithmic)", Kind::Logarithmic, vec![losses])
+    } else {
+        Stacked::new("Loss (nats per target token)", Kind::Plain, vec![losses])
+    };
+    let panels = [Stacked { height: 260, ..panel }, Stacked::new("Learning rate", Kind::Rate, vec![rates])];
+    let look = Look {
+        subtitle: "Every point is a report; its loss is the mean since the report before".to_owned(),
+        x_title: "Update",
+        window: 1,
+        stride: stride(points.len()),
+    };
+    stacked(title, &[], &panels, &look)
 }
 
 /// How the values of a panel are read.
@@ -123,6 +158,16 @@ enum Kind {
     Plain,
     Share,
     Tokens,
+    /// Positive values on an axis of their logarithms.
+    Logarithmic,
+    Rate,
+}
+
+impl Kind {
+    /// Where a value lies on the vertical axis.
+    fn place(self, value: f64) -> f64 {
+        if self == Self::Logarithmic { value.log10() } else { value }
+    }
 }
 
 struct Line {
@@ -134,14 +179,34 @@ struct Stacked {
     title: &'static str,
     lines: Vec<Line>,
     kind: Kind,
+    /// In pixels, without the title of the horizontal axis.
+    height: i32,
+}
+
+impl Stacked {
+    fn new(title: &'static str, kind: Kind, lines: Vec<Line>) -> Self {
+        Self { title, lines, kind, height: 182 }
+    }
+}
+
+/// What the panels of a picture have in common.
+struct Look {
+    subtitle: String,
+    x_title: &'static str,
+    /// Points (odd) that a line is averaged over.
+    window: usize,
+    /// Every how many points a dot is drawn.
+    stride: usize,
 }
 
 fn series(points: &[CurvePoint], colour: RGBColor, value: impl Fn(&CurvePoint) -> Option<f64>) -> Line {
-    let mut points: Vec<(f64, f64)> = points
-        .iter()
-        .filter_map(|point| Some((point.step as f64, value(point)?)))
-        .filter(|(_, value)| value.is_finite())
-        .collect();
+    line(colour, points.iter().filter_map(|point| Some((point.step, value(point)?))))
+}
+
+/// The finite ones of `values`, by step.
+fn line(colour: RGBColor, values: impl Iterator<Item = (u64, f64)>) -> Line {
+    let finite = values.filter(|(_, value)| value.is_finite());
+    let mut points: Vec<(f64, f64)> = finite.map(|(step, value)| (step as f64, value)).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     Line { colour, points }
 }
@@ -168,70 +233,88 @@ fn smooth(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(|(index, point)| (point.0, average(index))).collect()
 }
 
-fn stacked(title: &str, keys: &[Key], panels: &[Stacked]) -> Result<String> {
-    let all = || panels.iter().flat_map(|panel| &panel.lines);
-    let longest = all().map(|line| line.points.len()).max().unwrap_or(0);
-    let steps = all().flat_map(|line| &line.points).map(|point| point.0);
-    let Some(x) = style::span(steps, 0.0) else {
-        return Err(Error::config("no step has a finite value, so there is no curve to draw; train at least one step"));
-    };
-    let window = window(longest);
-    let stride = stride(longest);
+/// A picture of what was measured on rollouts, which scatter: lines are averaged.
+fn rollouts(title: &str, keys: &[Key], panels: &[Stacked]) -> Result<String> {
+    let longest = panels.iter().flat_map(|panel| &panel.lines).map(|line| line.points.len()).max().unwrap_or(0);
+    let (window, stride) = (window(longest), stride(longest));
     let dots = if stride == 1 { "single steps".to_owned() } else { format!("one step in {stride}") };
     let subtitle = match window {
         1 => format!("Dots: {dots}"),
         _ => format!("Dots: {dots}. Lines: centred mean over {window} steps"),
     };
-    let (plain, last) = (182, 204);
-    let height = plain * (panels.len() as i32 - 1) + last + 6;
-    style::picture(title, &subtitle, keys, height, |area| {
-        let breaks: Vec<i32> = (1..panels.len() as i32).map(|index| index * plain * UNITS).collect();
+    stacked(title, keys, panels, &Look { subtitle, x_title: "Training step", window, stride })
+}
+
+fn stacked(title: &str, keys: &[Key], panels: &[Stacked], look: &Look) -> Result<String> {
+    let steps = panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points).map(|point| point.0);
+    let Some(x) = style::span(steps, 0.0) else {
+        return Err(Error::config("no step has a finite value, so there is no curve to draw; train at least one step"));
+    };
+    let height: i32 = panels.iter().map(|panel| panel.height).sum();
+    style::picture(title, &look.subtitle, keys, height + 28, |area| {
+        let breaks = panels.iter().scan(0, |bottom, panel| {
+            *bottom += panel.height * UNITS;
+            Some(*bottom)
+        });
+        let breaks: Vec<i32> = breaks.take(panels.len() - 1).collect();
         let areas = area.split_by_breakpoints([0; 0], breaks);
         for (index, (panel, area)) in panels.iter().zip(&areas).enumerate() {
-            let x_title = (index + 1 == panels.len()).then_some("Training step");
-            draw(area, panel, (x.clone(), x_title), (window, stride))?;
+            let x_title = (index + 1 == panels.len()).then_some(look.x_title);
+            draw(area, panel, (x.clone(), x_title), look)?;
         }
         Ok(())
     })
 }
 
-fn draw(
-    area: &Area<'_>,
-    panel: &Stacked,
-    (x, x_title): (std::ops::Range<f64>, Option<&str>),
-    (window, stride): (usize, usize),
-) -> Result<()> {
-    let values = panel.lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+fn draw(area: &Area<'_>, panel: &Stacked, (x, x_title): (Range<f64>, Option<&str>), look: &Look) -> Result<()> {
+    let kind = panel.kind;
+    let values = panel.lines.iter().flat_map(|line| &line.points).map(|point| kind.place(point.1));
+    let highest = values.clone().fold(f64::NEG_INFINITY, f64::max);
     let Some(mut y) = style::span(values, 0.08) else {
         return Ok(());
     };
-    match panel.kind {
-        Kind::Plain => {}
+    match kind {
+        Kind::Plain | Kind::Logarithmic => {}
         Kind::Share => y = y.start.max(-0.02)..y.end.min(1.02),
-        // Lengths are compared as ratios, so their axis starts at zero.
+        // Lengths and rates are compared as ratios, so their axes start at zero.
         Kind::Tokens => y = 0.0..y.end,
+        Kind::Rate => y = 0.0..if highest > 0.0 { highest * 1.08 } else { 1.0 },
     }
     let wide = y.end - y.start;
-    let format = move |value: f64| match panel.kind {
+    let format = move |value: f64| match kind {
         Kind::Plain => format!("{value:.*}", if wide < 0.08 { 3 } else { 2 }),
         Kind::Share => format!("{:.*}", usize::from(wide < 0.05), value * 100.0),
         Kind::Tokens => number::grouped(value),
+        Kind::Logarithmic => number::round(10_f64.powf(value)),
+        Kind::Rate => number::scientific(value),
     };
-    let spec = Panel { y_title: panel.title, x_title, x, y, labels: (9, 6), y_format: &format };
+    let y_ticks = (kind == Kind::Logarithmic).then(|| decades(&y));
+    let spec = Panel { y_title: panel.title, x_title, x, y, labels: (9, 6), y_ticks, y_format: &format };
     let chart = style::panel(area, &spec)?;
     for line in &panel.lines {
-        dots(&chart, line, stride)?;
+        dots(&chart, kind, line, look.stride)?;
     }
     for line in &panel.lines {
-        let path = smooth(&line.points, window);
-        put(&chart, &PathElement::new(path, line.colour.stroke_width(5 * UNITS as u32 / 2)))?;
+        let path = smooth(&line.points, look.window).into_iter().map(|(step, value)| (step, kind.place(value)));
+        put(&chart, &PathElement::new(path.collect::<Vec<_>>(), line.colour.stroke_width(5 * UNITS as u32 / 2)))?;
     }
     drawn(area.present())
 }
 
-fn dots(chart: &Chart<'_, '_>, line: &Line, stride: usize) -> Result<()> {
-    for &point in line.points.iter().step_by(stride) {
-        put(chart, &Circle::new(point, 2 * UNITS, line.colour.mix(0.22).filled()))?;
+/// The logarithms of 1, 2 and 5 in every decade that lie in `range`, or of 1 alone where those would crowd.
+fn decades(range: &Range<f64>) -> Vec<f64> {
+    let ticks = |of: &'static [f64]| {
+        let powers = range.start.floor() as i32..=range.end.ceil() as i32;
+        powers.flat_map(move |power| of.iter().map(move |digit| digit.log10() + f64::from(power)))
+    };
+    let within = |of| ticks(of).filter(|tick| range.contains(tick)).collect::<Vec<_>>();
+    let fine = within(&[1.0, 2.0, 5.0]);
+    if fine.len() > 9 { within(&[1.0]) } else { fine }
+}
+
+fn dots(chart: &Chart<'_, '_>, kind: Kind, line: &Line, stride: usize) -> Result<()> {
+    for &(step, value) in line.points.iter().step_by(stride) {
+        put(chart, &Circle::new((step, kind.place(value)), 2 * UNITS, line.colour.mix(0.22).filled()))?;
     }
     Ok(())
 }
@@ -302,6 +385,45 @@ mod tests {
         let (low, high) = (svg.find("α = 0.05").unwrap(), svg.find("α = 0.4").unwrap());
         assert!(low < high, "ascending");
         assert_eq!(svg.matches("<circle").count(), 2 * 2 * 60);
+    }
+
+    fn updates(losses: &[f64]) -> Vec<LossPoint> {
+        let point = |(index, &loss): (usize, &f64)| LossPoint {
+            update: 50 * (index as u64 + 1),
+            loss,
+            learning_rate: 2.5e-3 / (index + 1) as f64,
+        };
+        losses.iter().enumerate().map(point).collect()
+    }
+
+    #[test]
+    fn a_loss_that_falls_far_has_a_logarithmic_axis() {
+        let far = loss_curve("Loss", &updates(&[4.0, 2.0, f64::NAN, 0.4, 0.08])).unwrap();
+        // Four losses, five rates; an axis from 0.058 to 5.5, a rate of at most 0.0025.
+        assert_eq!(far.matches("<circle").count(), 4 + 5);
+        let labels = |svg: &str| -> Vec<String> {
+            svg.lines().filter(|line| !line.contains('<')).map(|line| line.trim().to_owned()).collect()
+        };
+        let found = labels(&far);
+        for label in ["Loss (nats per target token, logarithmic)", "0.1", "0.2", "0.5", "1", "2", "5", "2e−3", "Update"]
+        {
+            assert!(found.iter().any(|found| found == label), "{label}: {found:?}");
+        }
+        let near = labels(&loss_curve("Loss", &updates(&[0.5, 0.4, 0.3])).unwrap());
+        assert!(near.iter().any(|label| label == "Loss (nats per target token)"), "{near:?}");
+        // A logarithm of zero has no place.
+        loss_curve("Zero", &updates(&[1.0, 0.0])).unwrap();
+        loss_curve("One", &updates(&[1.0])).unwrap();
+        assert!(loss_curve("None", &[]).is_err());
+    }
+
+    #[test]
+    fn decades_are_labelled_at_round_values() {
+        let values = |low: f64, high: f64| -> Vec<String> {
+            decades(&(low.log10()..high.log10())).into_iter().map(|tick| number::round(10_f64.powf(tick))).collect()
+        };
+        assert_eq!(values(0.04, 3.0), ["0.05", "0.1", "0.2", "0.5", "1", "2"]);
+        assert_eq!(values(0.0005, 12.0), ["0.001", "0.01", "0.1", "1", "10"]);
     }
 
     #[test]

@@ -109,6 +109,7 @@ fn draw(area: &Area<'_>, level: &str, points: &[&FrontierPoint], looks: &[Look<'
         x: x.clone(),
         y,
         labels: (x_labels, 8),
+        y_ticks: None,
         y_format: &format,
     };
     let chart = style::panel(area, &spec)?;

@@ -45,6 +45,17 @@ pub fn signed(value: f64, decimals: usize) -> String {
     format!("{sign}{text}")
 }
 
+/// The value to one significant digit, without an exponent: `0.05`, `20`.
+pub fn round(value: f64) -> String {
+    // Through the shortest text of the rounded number, which has no tail of binary digits.
+    format!("{value:.0e}").parse::<f64>().map_or_else(|_| "–".to_owned(), |round| round.to_string())
+}
+
+/// The value to two significant digits, with an exponent: `2.5e-3`, `1e-5`, `0`.
+pub fn scientific(value: f64) -> String {
+    if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}").replace(".0e", "e").replace('-', "−") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +83,14 @@ mod tests {
         assert_eq!(signed_percent(0.025, 1), "+2.5 %");
         assert_eq!(signed_percent(-0.0001, 1), "±0.0 %");
         assert_eq!(signed(f64::INFINITY, 1), "–");
+    }
+
+    #[test]
+    fn ticks_have_no_binary_tails() {
+        assert_eq!(
+            (round(0.050_000_000_000_01), round(19.999_999), round(1.0)),
+            ("0.05".into(), "20".into(), "1".into())
+        );
+        assert_eq!([0.0025, 0.00001, 0.0, 0.001_500_000_000_1].map(scientific), ["2.5e−3", "1e−5", "0", "1.5e−3"]);
     }
 }

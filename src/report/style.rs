@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use brevity_training::{Error, Result};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::element::PointCollection;
 use plotters::prelude::*;
@@ -15,7 +16,30 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 /// A part of the canvas, in device units.
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A panel with its two axes.
-pub(super) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub(super) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Upright>>;
+
+/// A vertical axis, linear, with labels at round values or where it is told.
+pub(super) struct Upright {
+    range: RangedCoordf64,
+    ticks: Option<Vec<f64>>,
+}
+
+impl Ranged for Upright {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.range.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        self.ticks.clone().unwrap_or_else(|| self.range.key_points(hint))
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.range()
+    }
+}
 
 /// Device units per pixel. `plotters` draws on whole units; four of them a pixel keep curves smooth.
 pub(super) const UNITS: i32 = 4;
@@ -235,6 +259,8 @@ pub(super) struct Panel<'a> {
     pub y: Range<f64>,
     /// About how many labels either axis should have.
     pub labels: (usize, usize),
+    /// Where the vertical axis is labelled; at round values when absent.
+    pub y_ticks: Option<Vec<f64>>,
     /// How labels of the vertical axis are written.
     pub y_format: &'a dyn Fn(f64) -> String,
 }
@@ -245,7 +271,8 @@ pub(super) fn panel<'a, 'b>(area: &'a Area<'b>, spec: &Panel<'_>) -> Result<Char
     let mut builder = ChartBuilder::on(area);
     builder.margin_top(28 * UNITS).margin_right(24 * UNITS).margin_left(14 * UNITS);
     builder.x_label_area_size(if spec.x_title.is_some() { 48 } else { 24 } * UNITS).y_label_area_size(48 * UNITS);
-    let mut chart = drawn(builder.build_cartesian_2d(spec.x.clone(), spec.y.clone()))?;
+    let y = Upright { range: spec.y.clone().into(), ticks: spec.y_ticks.clone() };
+    let mut chart = drawn(builder.build_cartesian_2d(spec.x.clone(), y))?;
     let y_format = |value: &f64| (spec.y_format)(*value);
     let x_format = |value: &f64| super::number::grouped(*value);
     let label = |position| text(12.0, MUTED, position);

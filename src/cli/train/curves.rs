@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use brevity::report::curve::{self, CurvePoint, FamilyRun, LevelPoint};
+use brevity::report::curve::{self, CurvePoint, FamilyRun, LevelPoint, LossPoint};
+use brevity_training::methods::sft::SftMetrics;
 use brevity_training::tasks::mini::Level;
 use brevity_training::trainer::{StepMetrics, StepTimings};
 use brevity_training::{Error, files};
@@ -10,6 +11,9 @@ use serde::de::DeserializeOwned;
 
 use super::{Work, tier_name};
 use crate::cli::Result;
+
+/// The picture of a run in the run's folder, and of a supervised run beside its model.
+pub const LEARNING_CURVE: &str = "learning-curve.svg";
 
 /// Draws the curve of one run, into the run's folder and beside the tier.
 ///
@@ -19,8 +23,27 @@ pub fn draw_run(work: &Work<'_>, alpha: f64) -> Result<()> {
     let run = work.run(alpha);
     let title = format!("{}, α = {alpha}", work.recipe.name);
     let picture = curve::learning_curve(&title, &points(&metrics(&run)?))?;
-    files::write(&run.join("learning-curve.svg"), picture.as_bytes())?;
+    files::write(&run.join(LEARNING_CURVE), picture.as_bytes())?;
     files::write(&work.out.join("curves").join(format!("{}.svg", tier_name(alpha))), picture.as_bytes())?;
+    Ok(())
+}
+
+/// Draws the loss of a supervised run, into the run's folder and into the model's. A run that was stripped of its metrics
+/// keeps the pictures that it has.
+///
+/// # Errors
+/// As [`draw_run`].
+pub fn draw_supervised(work: &Work<'_>) -> Result<()> {
+    let metrics: Vec<SftMetrics> = lines(&work.runs.join("metrics.jsonl"))?;
+    if metrics.is_empty() {
+        return Ok(());
+    }
+    let point = |of: &SftMetrics| LossPoint { update: of.step, loss: of.loss, learning_rate: of.learning_rate };
+    let points: Vec<LossPoint> = metrics.iter().map(point).collect();
+    let picture = curve::loss_curve(&work.recipe.name, &points)?;
+    for folder in [&work.runs, &work.out] {
+        files::write(&folder.join(LEARNING_CURVE), picture.as_bytes())?;
+    }
     Ok(())
 }
 

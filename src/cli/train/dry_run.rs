@@ -5,6 +5,7 @@ use brevity_training::recipe::{ModelSection, Recipe, Stage, TuningMode, Vocabula
 use brevity_training::tasks::mini::tokenizer::VOCABULARY_SIZE;
 use brevity_training::trainer::{ModelShape, Plan};
 
+use super::curves::LEARNING_CURVE;
 use super::{Work, base_is_there, tier_name};
 use crate::cli::{Result, progress};
 
@@ -25,7 +26,7 @@ pub fn show(work: &Work<'_>) -> Result<()> {
 fn destinations(work: &Work<'_>) -> String {
     let (out, runs) = (work.out.display(), work.runs.display());
     if work.recipe.stage == Stage::Sft {
-        return format!("would write\n  {runs}/\n  {out}/ (model and tokenizer)\n");
+        return format!("would write\n  {runs}/\n  {out}/ (model and tokenizer)\n  {out}/{LEARNING_CURVE}\n");
     }
     let kind = if work.recipe.tuning.mode == TuningMode::Lora { "adapter" } else { "model and tokenizer" };
     let tier = |alpha: &f64| {
