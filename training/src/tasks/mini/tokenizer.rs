@@ -48,6 +48,9 @@ const MODEL_MAX_LENGTH: usize = 2048;
 /// Problems of each level in the corpus that merges are counted on.
 const CORPUS_PROBLEMS: usize = 1500;
 
+/// Traces of each of them. A model writes traces and only reads questions, so the phrases of traces are merged first.
+const TRACES_PER_PROBLEM: usize = 2;
+
 /// The tokenizer of mini models. Ids 0 to 4 are [`PAD`], [`TURN_START`], [`TURN_END`], [`THINK`] and [`END_THINK`].
 ///
 /// # Errors
@@ -129,9 +132,11 @@ fn corpus(seed: u64) -> Vec<String> {
     for level in Level::ALL {
         for _ in 0..CORPUS_PROBLEMS {
             let problem = MiniProblem::draw(level, Split::Train, &mut rng);
-            texts.extend(trace(&problem, &style, &mut rng).text.split(END_THINK).map(str::to_owned));
+            for _ in 0..TRACES_PER_PROBLEM {
+                texts.extend(trace(&problem, &style, &mut rng).text.split(END_THINK).map(str::to_owned));
+            }
             texts.push(format!("user\n{}", problem.question()));
-            texts.extend(["assistant\n".to_owned(), "\n".to_owned(), drill(&mut rng, 2).text]);
+            texts.extend(["assistant\n".to_owned(), "\n".to_owned(), drill(&mut rng, 1).text]);
             texts.extend(system_prompt(&mut rng).map(|prompt| format!("system\n{prompt}")));
         }
     }
@@ -175,7 +180,7 @@ mod tests {
         let phrases = super::super::VERIFICATION.iter().map(|phrase| format!(".\n{phrase} "));
         let lines = super::super::EXPLORATION.iter().map(|phrase| format!(".\n{phrase}\n"));
         for phrase in phrases.chain(lines) {
-            assert!(ids(&phrase).len() <= 10, "{phrase}: {:?}", TOKENIZER.encode(phrase.as_str(), false).unwrap());
+            assert!(ids(&phrase).len() <= 6, "{phrase}: {:?}", TOKENIZER.encode(phrase.as_str(), false).unwrap());
         }
         for token in TOKENIZER.get_vocab(true).into_keys() {
             assert!(token.len() == 1 || !token.contains(|letter: char| letter.is_ascii_digit()), "{token}");

@@ -54,11 +54,11 @@ impl Default for TraceStyle {
             wrong_product: 0.25,
             careful: 0.15,
             stubborn: 0.8,
-            verify: vec![0.0, 0.4, 0.7, 1.0, 1.0],
-            redo_easy: [0.03, 0.1, 0.22, 0.65],
+            verify: vec![0.0, 0.5, 0.8, 1.0, 1.0],
+            redo_easy: [0.02, 0.06, 0.17, 0.75],
             redo_medium: [0.2, 0.2, 0.2, 0.4],
             redo_hard: [0.25, 0.72, 0.03, 0.0],
-            direct: 0.03,
+            direct: 0.02,
         }
     }
 }
