@@ -2,6 +2,9 @@
 //!
 //! The library behind the `serve` binary. Training mathematics lives in the `brevity_training` crate.
 
+pub mod api;
+pub mod engine;
 pub mod eval;
 pub mod family;
 pub mod report;
+pub mod routing;
