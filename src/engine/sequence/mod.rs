@@ -3,19 +3,50 @@
 //! A [`LocalModel`] is loaded once per base folder. Each generation becomes a [`Sequence`]: the prompt's ids, a
 //! [`TokenSampler`] that turns logits into ids (it may live on an engine's thread), and an [`Assembler`] that turns ids
 //! into events (it may live on the async side). No engine, no HTTP and no routing is known here.
-//!
-//! ```ignore
-//! let model: Arc<LocalModel> = Arc::new(LocalModel::load(folder)?);
-//! let Sequence { prompt, max_tokens, mut sampler, mut assembler } = model.start(&generation)?;
-//! yield assembler.started();                              // Event::Started
-//! while !assembler.is_finished() {
-//!     let chosen: Chosen = sampler.choose(&logits);       // never panics; call exactly once per token
-//!     if let Some(error) = sampler.failure() { return Err(error); }
-//!     for event in assembler.push(chosen) { yield event } // Vec<Event>, the last one is Event::Finished
-//! }
-//! // LocalModel: codec(), context_length(), vocabulary_size(), end_ids() -> &[u32], count_tokens(text)
-//! // Assembler: with_fingerprint(Option<String>) -> Self, with_cached_tokens(usize) -> Self,
-//! //            end(FinishReason) -> Vec<Event> when the engine itself stops a sequence.
-//! // Chosen { id: u32, logprob: Option<f32>, top: Vec<(u32, f32)>, forced: bool }; logprob only when asked for.
-//! // All of Sequence, TokenSampler, Assembler, Chosen are Send; LocalModel is Send + Sync.
-//! ```
+
+mod assembler;
+mod constraint;
+mod draw;
+mod model;
+mod prompt;
+mod sampler;
+#[cfg(test)]
+mod tests;
+mod text;
+mod thinking;
+mod tool_calls;
+mod vocabulary;
+
+pub use assembler::Assembler;
+pub use model::LocalModel;
+pub use sampler::{Chosen, TokenSampler};
+
+/// One generation on a local model: feed logits to the sampler, the chosen tokens to the assembler, until it is finished.
+#[derive(Debug)]
+pub struct Sequence {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// Tokens at most, as the request and the context allow.
+    pub max_tokens: usize,
+    /// Chooses tokens from logits.
+    pub sampler: TokenSampler,
+    /// Makes events of tokens.
+    pub assembler: Assembler,
+}
+
+/// A model folder whose text side cannot be used; says which file and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(String);
+
+impl LoadError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl From<brevity_training::Error> for LoadError {
+    fn from(error: brevity_training::Error) -> Self {
+        Self(error.to_string())
+    }
+}
