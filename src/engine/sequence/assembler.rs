@@ -120,6 +120,17 @@ impl Assembler {
         self.finished
     }
 
+    /// Whether the next token belongs to the thoughts.
+    pub fn is_thinking(&self) -> bool {
+        self.splitter.phase() == Phase::Thinking
+    }
+
+    /// Whether the answer has begun; neither this nor [`Assembler::is_thinking`] holds while a model may still open its
+    /// thoughts itself.
+    pub fn is_answering(&self) -> bool {
+        self.splitter.phase() == Phase::Answer
+    }
+
     /// Counts so far.
     pub fn usage(&self) -> Usage {
         self.usage
