@@ -4,6 +4,9 @@
 
 mod errors;
 mod help;
+mod hub;
+mod hub_server;
 mod resume;
 mod support;
+mod tiers;
 mod train;

@@ -4,11 +4,13 @@
 //! how an error reads. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod command;
 mod eval;
 mod failure;
 mod interrupt;
 mod place;
 mod progress;
+mod tiers;
 mod train;
 
 use std::num::NonZeroUsize;
@@ -33,6 +35,7 @@ pub struct Cli {
 enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
+    Tiers(tiers::Arguments),
 }
 
 /// What every subcommand returns.
@@ -48,6 +51,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Tiers(arguments) => tiers::run(&arguments),
     }
 }
 
