@@ -7,8 +7,11 @@ pub mod card;
 pub mod effort;
 pub mod hash;
 pub mod manifest;
+pub mod upstream;
 mod validate;
 
 pub use card::{LevelCard, TierCard};
 pub use effort::{Effort, default_effort_map};
 pub use manifest::{Base, Manifest, Tier, TierTraining};
+pub use upstream::{Dialect, Upstream};
+pub(crate) use validate::nearest;
