@@ -5,5 +5,6 @@
 mod errors;
 mod help;
 mod resume;
+mod serve;
 mod support;
 mod train;
