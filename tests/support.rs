@@ -110,7 +110,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    fn new(output: Output) -> Self {
+    /// What a process left.
+    pub fn new(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),

@@ -4,12 +4,14 @@
 //! how an error reads. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod command;
 mod eval;
 mod failure;
 mod interrupt;
 mod place;
 mod progress;
 mod serve;
+mod tiers;
 mod train;
 
 use std::ffi::OsString;
@@ -42,6 +44,7 @@ pub struct Cli {
 enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
+    Tiers(tiers::Arguments),
 }
 
 /// What every subcommand returns.
@@ -65,6 +68,7 @@ pub fn run() -> Result<()> {
     match subcommand {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Tiers(arguments) => tiers::run(&arguments),
     }
 }
 
