@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 
 use crate::support::Workspace;
 
@@ -16,6 +16,7 @@ fn family() -> String {
 struct Running {
     process: Child,
     output: BufReader<ChildStdout>,
+    errors: BufReader<ChildStderr>,
     address: SocketAddr,
     /// What it showed before it listened.
     banner: String,
@@ -29,28 +30,32 @@ impl Running {
         let mut command = space.command(&[&fixed[..], arguments].concat());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut errors = BufReader::new(process.stderr.take().unwrap());
         let mut banner = String::new();
         let address = loop {
             let mut line = String::new();
             if output.read_line(&mut line).unwrap() == 0 {
-                let mut errors = String::new();
-                process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-                panic!("the server did not start:\n{errors}");
+                let mut text = String::new();
+                errors.read_to_string(&mut text).unwrap();
+                panic!("the server did not start:\n{text}");
             }
             if let Some(rest) = line.strip_prefix("listening on http://") {
                 break rest.split(',').next().unwrap().parse().unwrap();
             }
             banner.push_str(&line);
         };
-        Self { process, output, address, banner }
+        Self { process, output, errors, address, banner }
     }
 
     fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let head: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let length = body.len();
         let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}")
-            .unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}"
+        )
+        .unwrap();
         Answer::read(stream)
     }
 
@@ -60,13 +65,36 @@ impl Running {
         assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
     }
 
+    /// Waits until it logs a line with this text.
+    fn wait_for(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.errors.read_line(&mut line).unwrap(), 0, "it ended without saying `{text}`");
+        }
+    }
+
+    /// A request whose body is still to come, and of which the server has read everything else.
+    fn begin(&self, path: &str, length: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let json = "content-type: application/json\r\n";
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n{json}\r\n"
+        )
+        .unwrap();
+        let mut leave = [0; 25];
+        stream.read_exact(&mut leave).unwrap();
+        assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
+    }
+
     /// Waits for its end; exit code and standard error.
     fn wait(mut self) -> (Option<i32>, String) {
-        let mut errors = String::new();
-        self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-        let mut rest = String::new();
+        let (mut log, mut rest) = (String::new(), String::new());
+        self.errors.read_to_string(&mut log).unwrap();
         self.output.read_to_string(&mut rest).unwrap();
-        (self.process.wait().unwrap().code(), errors)
+        (self.process.wait().unwrap().code(), log)
     }
 }
 
@@ -193,7 +221,8 @@ fn paths_and_methods_that_do_not_exist_have_the_envelope() {
     assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &"not_found".into()));
     assert!(missing.head.contains("x-request-id: req_"));
     assert_eq!(server.ask("DELETE", "/v1/models", &[], "").status, 405);
-    let large = server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &"x".repeat((4 << 20) + 1));
+    let large =
+        server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &"x".repeat((4 << 20) + 1));
     assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"payload_too_large".into()));
     let metrics = server.ask("GET", "/metrics", &[], "").body;
     let count = "brevity_http_requests_total{path=\"other\",method=\"GET\",status=\"404\"} 1";
@@ -205,4 +234,42 @@ fn paths_and_methods_that_do_not_exist_have_the_envelope() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line["level"].is_string());
     }
+}
+
+#[test]
+fn the_first_signal_lets_requests_finish() {
+    let mut server = Running::start(&Workspace::new(), &["--drain-timeout", "1h"]);
+    let mut running = server.begin("/v1/chat/completions", 2);
+    server.signal();
+    server.wait_for("draining");
+    assert_eq!(server.ask("GET", "/ready", &[], "").status, 503);
+    running.write_all(b"{}").unwrap();
+    let answer = Answer::read(running);
+    assert!(answer.json()["error"].is_object(), "{}", answer.body);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("every request was answered"), "{log}");
+}
+
+#[test]
+fn the_second_signal_ends_at_once() {
+    let mut server = Running::start(&Workspace::new(), &["--drain-timeout", "1h"]);
+    let mut running = server.begin("/v1/chat/completions", 2);
+    server.signal();
+    server.wait_for("draining");
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("cut off"), "{log}");
+    assert_eq!(running.read(&mut [0; 1]).unwrap_or(0), 0);
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut_off() {
+    let server = Running::start(&Workspace::new(), &["--drain-timeout", "1ms"]);
+    let _running = server.begin("/v1/chat/completions", 2);
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("cut off"), "{log}");
 }

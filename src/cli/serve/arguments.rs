@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use brevity::family::Effort;
+use brevity::family::{Effort, Source};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use secrecy::SecretString;
@@ -42,14 +42,8 @@ pub struct Arguments {
 #[command(next_help_heading = "Model")]
 pub struct Model {
     /// The family: a folder with family.toml, a folder with a single model, or `organisation/name[@revision]` on the hub
-    #[arg(
-        long,
-        env = "BREVITY_FAMILY",
-        hide_env_values = true,
-        value_name = "DIR|HUB-ID",
-        default_value = "models/mini"
-    )]
-    pub family: String,
+    #[arg(long, env = "BREVITY_FAMILY", hide_env_values = true, value_name = "FAMILY", default_value = "models/mini")]
+    pub family: Source,
 
     /// Start without the tiers that cannot be loaded, and say which they are
     #[arg(

@@ -17,14 +17,18 @@ use std::io::Write;
 use std::time::Duration;
 
 use brevity::api::admission::Admission;
+use brevity::api::auth::ApiKeys;
 use brevity::api::layers::Layers;
 use brevity::api::limits::Limits;
 use brevity::api::metrics::{self, Metrics};
 use brevity::api::server::{self, BindError, Server, ServerOptions};
+use brevity::family::{Hub, LoadedFamily};
 use clap::FromArgMatches;
 
 pub use arguments::Arguments;
+use arguments::Model;
 
+use super::progress::Fetching;
 use super::{Cli, Failure, Result};
 
 /// Examples for `serve --help`.
@@ -55,12 +59,35 @@ pub fn run(command: &clap::Command, arguments: &[OsString]) -> Result<()> {
     }
     log::start(&cli.serve.logging)?;
     threads::settle(cli.threads, &cli.serve.model.family);
+    let keys = keys::keys(&cli.serve.access)?;
+    let family = load(&cli.serve.model)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(cli.serve))
+    runtime.block_on(serve(cli.serve, keys, family))
 }
 
-async fn serve(options: Arguments) -> Result<()> {
-    let keys = keys::keys(&options.access)?;
+/// Finds, fetches and checks the family.
+fn load(options: &Model) -> Result<LoadedFamily> {
+    let (hub, mut fetching) = (Hub::from_env(), Fetching::default());
+    let family =
+        brevity::family::load(&options.family, options.allow_partial, &hub, &mut fetching).map_err(|error| {
+            let hint = match options.allow_partial {
+                true => "`serve tiers verify` checks a family without serving it; --family names another",
+                false => "--allow-partial serves the tiers that are good; --family names another family",
+            };
+            Failure::from(error).hint(hint)
+        })?;
+    for tier in family.broken() {
+        tracing::warn!(tier = tier.name, reason = tier.reason, "a tier is not served");
+    }
+    for warning in &family.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(family)
+}
+
+async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Result<()> {
+    let engine = engine::start(&options.model, options.load.max_running, &family).await?;
+    tracing::info!(family = family.manifest.name, engine = engine.kind(), "loaded");
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue).counted_in(metrics.clone());
     let needs_key = !keys.is_empty();
@@ -77,7 +104,10 @@ async fn serve(options: Arguments) -> Result<()> {
     }
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
-    show(&banner::address(address, "mini", needs_key));
+    let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
+    let default_effort = options.effort.default_effort.unwrap_or(family.manifest.default_effort);
+    show(&banner::family(&family.manifest, default_effort, &broken));
+    show(&banner::address(address, &family.manifest.name, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,
         write_timeout: network.write_timeout,

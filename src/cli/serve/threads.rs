@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use brevity::family::Manifest;
+use brevity::family::{MANIFEST, Manifest, Source};
 
 use crate::cli::{set_threads, set_variables};
 
@@ -15,18 +15,25 @@ const SMALL: u64 = 256 << 20;
 
 /// Settles the size of the pools, and that keys and values are kept in 32 bits on processors: only then does a batch give
 /// the texts that each request would get alone.
-pub fn settle(asked: Option<NonZeroUsize>, family: &str) {
+pub fn settle(asked: Option<NonZeroUsize>, family: &Source) {
     let is_set = std::env::var_os("RAYON_NUM_THREADS").is_some();
-    let automatic = (!is_set && is_small(Path::new(family))).then_some(NonZeroUsize::MIN);
+    let automatic = (!is_set && is_known_small(family)).then_some(NonZeroUsize::MIN);
     set_threads(asked.or(automatic));
     if std::env::var_os("MISTRALRS_CPU_KV_F32").is_none() {
         set_variables(vec![("MISTRALRS_CPU_KV_F32", "1".to_owned())]);
     }
 }
 
-/// Whether the family's base is known to be small; a family on the hub is not known yet.
+/// Whether the family's base is known to be small; that of a family on the hub is not known yet.
+fn is_known_small(family: &Source) -> bool {
+    match family {
+        Source::Folder(folder) => is_small(folder),
+        Source::Hub(_) => false,
+    }
+}
+
 fn is_small(family: &Path) -> bool {
-    let base = Manifest::load(&family.join("family.toml")).ok().and_then(|manifest| {
+    let base = Manifest::load(&family.join(MANIFEST)).ok().and_then(|manifest| {
         let base = manifest.base.path.as_deref()?;
         Some(manifest.resolve(base))
     });
