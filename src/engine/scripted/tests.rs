@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use futures::StreamExt;
 
 use super::*;
@@ -132,16 +130,6 @@ async fn a_gate_holds_generations_until_they_are_let_through() {
     assert_eq!(engine.running(), 1);
     engine.release(1);
     assert_eq!(hear(second).await.answer, "1");
-}
-
-#[tokio::test(start_paused = true)]
-async fn delays_follow_the_clock_of_tokio() {
-    let script = Script::new("", "12345").with_delay(Duration::from_secs(3600));
-    let engine = Scripted::builder().script("low", script).build().unwrap();
-    let started = tokio::time::Instant::now();
-    assert_eq!(answer(&engine, ask("low", "2")).await.answer, "12345");
-    // The mark, five digits, the end of the turn.
-    assert_eq!(started.elapsed().as_secs() / 3600, 7);
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ impl Renderer {
     }
 
     /// Cuts every spelling of a guarded token in messages and tools; gives the character that marks the cuts.
-    fn guard(&self, messages: &mut Value, tools: Option<&mut Value>) -> Result<Option<char>, EngineError> {
+    fn guard(&self, messages: &mut Value, mut tools: Option<&mut Value>) -> Result<Option<char>, EngineError> {
         let mut found = false;
         let mut free: Vec<char> = CUTS.collect();
         let mut look = |text: &str, guarded: &[String]| {
@@ -143,7 +143,6 @@ impl Renderer {
             free.retain(|&cut| !text.contains(cut));
             None
         };
-        let mut tools = tools;
         self.each(messages, &mut look);
         tools.iter_mut().for_each(|tools| strings(tools, &self.guarded, &mut look));
         if !found {
