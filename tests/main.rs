@@ -4,6 +4,10 @@
 
 mod errors;
 mod help;
+mod hub;
+mod hub_server;
 mod resume;
+mod serve;
 mod support;
+mod tiers;
 mod train;

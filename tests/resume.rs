@@ -31,6 +31,15 @@ fn wait_for(space: &Workspace, child: &mut Child, lines: usize) {
     }
 }
 
+/// The checkpoint with the highest step.
+fn newest_checkpoint(space: &Workspace) -> String {
+    let run = "runs-b/alpha-0.1";
+    let names =
+        std::fs::read_dir(space.path(run)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let newest = names.filter(|name| name.starts_with("checkpoint-")).max().unwrap();
+    format!("{run}/{newest}")
+}
+
 #[test]
 fn killed_interrupted_and_resumed_is_the_same_as_left_alone() {
     let space = Workspace::with_base();
@@ -54,7 +63,12 @@ fn killed_interrupted_and_resumed_is_the_same_as_left_alone() {
     assert!(said.contains("goes on after step") && said.contains("hint: the same command goes on"), "{said}");
     assert!(!space.path("b/alpha-0.1").exists(), "no half of a tier");
 
+    // The newest checkpoint loses its end, as on a disk that filled up: the one before it is taken, and that is said.
+    let newest = newest_checkpoint(&space);
+    let tensors = space.bytes(&format!("{newest}/tensors.safetensors"));
+    std::fs::write(space.path(&format!("{newest}/tensors.safetensors")), &tensors[..tensors.len() / 2]).unwrap();
     let said = space.succeed(&arguments("b", "runs-b")).stderr;
+    assert!(said.contains("warning: ") && said.contains("is damaged and left out"), "{said}");
     assert!(said.contains("goes on after step"), "{said}");
     let metrics = space.read("runs-a/alpha-0.1/metrics.jsonl");
     assert_eq!(metrics, space.read("runs-b/alpha-0.1/metrics.jsonl"));

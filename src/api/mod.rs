@@ -3,7 +3,9 @@
 //! Handlers validate, take a permit, ask `routing` for a tier and an [`crate::engine::Engine`] for events, and turn events
 //! into bodies or chunks. Nothing here knows weights, prompts' templates or token ids.
 
+pub mod access_log;
 pub mod admission;
+pub mod auth;
 pub mod chat;
 pub mod choices;
 pub mod error;
@@ -11,10 +13,14 @@ pub mod errors;
 pub mod extract;
 pub mod headers;
 pub mod health;
+pub mod layers;
+pub mod limits;
 pub mod metrics;
 pub mod models;
 pub mod openapi;
 pub mod plan;
+pub mod request_id;
+pub mod server;
 pub mod sse;
 pub mod state;
 #[cfg(test)]
@@ -22,14 +28,10 @@ mod test_support;
 pub mod tiers;
 pub mod types;
 
-use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub use error::ApiError;
 pub use state::AppState;

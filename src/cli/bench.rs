@@ -166,6 +166,10 @@ impl Observer for Timed {
 
     fn on_phase(&mut self, _: Phase) {}
 
+    fn on_warning(&mut self, message: &str) {
+        progress::say(&format!("warning: {message}"));
+    }
+
     fn should_stop(&self) -> bool {
         interrupt::requested()
     }

@@ -47,7 +47,8 @@ pub struct Base {
     pub sha256: Option<String>,
 }
 
-/// One tier: an adapter on the base, a checkpoint of its own, or (with neither) the base itself.
+/// One tier: an adapter on the base, a checkpoint of its own, either of them on the hub, or (with none of these) the base
+/// itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
@@ -61,7 +62,11 @@ pub struct Tier {
     /// Folder of a full checkpoint in Hugging Face format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// SHA-256 of the adapter's or checkpoint's weights; required with either. The base tier's is that of [`Base`].
+    /// A repository on the Hugging Face hub, `organisation/name` or `organisation/name@revision`; its files say whether it
+    /// is an adapter or a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// SHA-256 of the adapter's or checkpoint's weights; required with each of the three. The base tier's is that of [`Base`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// How it was made.
@@ -88,31 +93,39 @@ pub struct TierTraining {
     pub wall_seconds: f64,
     /// The command that repeats it.
     pub command: String,
+    /// SHA-256 of the base it was trained from; a tier of another base is not loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_sha256: Option<String>,
 }
 
 impl Tier {
     /// A tier that is the base itself.
     pub fn new(name: &str, alpha: f64) -> Self {
         let name = name.to_owned();
-        Self { name, alpha, adapter: None, checkpoint: None, sha256: None, training: None, card: None }
+        Self { name, alpha, adapter: None, checkpoint: None, hub: None, sha256: None, training: None, card: None }
     }
 
     /// The tier as the LoRA adapter in `folder`, whose weights hash to `sha256`.
     pub fn with_adapter(self, folder: impl Into<PathBuf>, sha256: impl Into<String>) -> Self {
-        Self { adapter: Some(folder.into()), checkpoint: None, sha256: Some(sha256.into()), ..self }
+        Self { adapter: Some(folder.into()), checkpoint: None, hub: None, sha256: Some(sha256.into()), ..self }
     }
 
     /// The tier as the full checkpoint in `folder`, whose weights hash to `sha256`.
     pub fn with_checkpoint(self, folder: impl Into<PathBuf>, sha256: impl Into<String>) -> Self {
-        Self { adapter: None, checkpoint: Some(folder.into()), sha256: Some(sha256.into()), ..self }
+        Self { adapter: None, checkpoint: Some(folder.into()), hub: None, sha256: Some(sha256.into()), ..self }
+    }
+
+    /// The tier as the repository `id` on the hub, whose weights hash to `sha256`.
+    pub fn with_hub(self, id: impl Into<String>, sha256: impl Into<String>) -> Self {
+        Self { adapter: None, checkpoint: None, hub: Some(id.into()), sha256: Some(sha256.into()), ..self }
     }
 
     /// Whether it is the base itself.
     pub fn is_base(&self) -> bool {
-        self.adapter.is_none() && self.checkpoint.is_none()
+        self.adapter.is_none() && self.checkpoint.is_none() && self.hub.is_none()
     }
 
-    /// Its own folder of weights; `None` for the base.
+    /// Its own folder of weights; `None` for the base and for a tier on the hub.
     pub fn folder(&self) -> Option<&Path> {
         self.adapter.as_deref().or(self.checkpoint.as_deref())
     }
@@ -211,7 +224,7 @@ impl Manifest {
         let spread = self.effort == default_effort_map(&self.tiers);
         if let Some(old) = self.tiers.iter().position(|old| old.name == tier.name) {
             let old = self.tiers.remove(old);
-            if tier.card.is_none() && old.sha256 == tier.sha256 && old.folder().is_some() == tier.folder().is_some() {
+            if tier.card.is_none() && old.sha256 == tier.sha256 && old.is_base() == tier.is_base() {
                 tier.card = old.card;
             }
         }
@@ -220,6 +233,40 @@ impl Manifest {
         if spread || self.effort.is_empty() {
             self.effort = default_effort_map(&self.tiers);
         }
+    }
+
+    /// Takes the tier called `name` out and returns it; its files stay. Efforts that pointed to it go to the tier with the
+    /// nearest alpha, or are spread anew where they were spread by [`default_effort_map`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no such tier, or no other one.
+    pub fn remove_tier(&mut self, name: &str) -> Result<Tier> {
+        let index = self.tiers.iter().position(|tier| tier.name == name).ok_or_else(|| self.unknown_tier(name))?;
+        if self.tiers.len() == 1 {
+            let message = format!("`{name}` is the only tier of family `{}`, add another one first", self.name);
+            return Err(Error::config(message));
+        }
+        let spread = self.effort == default_effort_map(&self.tiers);
+        let removed = self.tiers.remove(index);
+        let distance = |tier: &Tier| (tier.alpha - removed.alpha).abs();
+        let nearest =
+            self.tiers.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|tier| tier.name.clone());
+        if spread {
+            self.effort = default_effort_map(&self.tiers);
+        } else if let Some(nearest) = nearest {
+            self.effort.values_mut().filter(|tier| *tier == name).for_each(|tier| nearest.clone_into(tier));
+        }
+        Ok(removed)
+    }
+
+    /// Lets `effort` lead to the tier called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the nearest name when there is no such tier.
+    pub fn set_effort(&mut self, effort: Effort, name: &str) -> Result<()> {
+        let name = self.tier(name)?.name.clone();
+        self.effort.insert(effort, name);
+        Ok(())
     }
 
     /// Gives the tier called `name` this card.

@@ -46,6 +46,7 @@ fn sample() -> Manifest {
             seed: 1,
             wall_seconds: 612.5,
             command: "serve train mini-rl --alpha 0.05".to_owned(),
+            base_sha256: Some(BASE.to_owned()),
         }),
         card: Some(card(TIER)),
         ..Tier::new("alpha-0.05", 0.05).with_checkpoint("alpha-0.05", TIER)
@@ -103,6 +104,7 @@ fn the_text_is_stable() {
     seed = 1
     wall_seconds = 612.5
     command = "serve train mini-rl --alpha 0.05"
+    base_sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
     [tier.card]
     dataset = "mini:test"
@@ -214,6 +216,12 @@ fn faults_name_key_and_remedy() {
     assert!(text.contains("tier \"alpha-0.05\" sha256: `1234` is no SHA-256"), "{text}");
     let text = fault(|m| m.tiers[1].adapter = Some("x".into()));
     assert!(text.contains("both `adapter` and `checkpoint`"), "{text}");
+    let text = fault(|m| m.tiers[1].hub = Some("org/name".to_owned()));
+    assert!(text.contains("both `checkpoint` and `hub`"), "{text}");
+    let text = fault(|m| m.tiers[1] = Tier::new("far", 0.2).with_hub("name", TIER));
+    assert!(text.contains("tier \"far\" hub: `name` is no repository"), "{text}");
+    let text = fault(|m| m.tiers[1].training.as_mut().unwrap().base_sha256 = Some("12".to_owned()));
+    assert!(text.contains("training.base_sha256: `12` is no SHA-256"), "{text}");
     let text = fault(|m| m.tiers.push(Tier::new("second", 0.0)));
     assert!(text.contains("\"base\", \"second\" all name neither"), "{text}");
     let text = fault(|m| m.tiers.clear());
@@ -235,6 +243,23 @@ fn a_new_tier_moves_only_efforts_that_nobody_placed() {
     manifest.effort.insert(Effort::None, "alpha-0.1".to_owned());
     manifest.upsert_tier(Tier::new("alpha-0.6", 0.6).with_adapter("alpha-0.6", TIER));
     assert_eq!(manifest.effort[&Effort::None], "alpha-0.1");
+}
+
+#[test]
+fn a_removed_tier_leaves_its_efforts_to_the_nearest() {
+    let mut manifest = sample();
+    assert_eq!(manifest.remove_tier("alpha-0.05").unwrap().alpha, 0.05);
+    assert_eq!(manifest.effort, default_effort_map(&manifest.tiers), "spread anew");
+    let mut manifest = sample();
+    manifest.set_effort(Effort::Max, "alpha-0.1").unwrap();
+    manifest.remove_tier("alpha-0.1").unwrap();
+    assert_eq!(manifest.effort[&Effort::Max], "alpha-0.05", "a map written by hand moves only what pointed there");
+    assert_eq!(manifest.effort[&Effort::High], "base");
+    manifest.remove_tier("base").unwrap();
+    let only = manifest.remove_tier("alpha-0.05").unwrap_err().to_string();
+    assert!(only.contains("the only tier"), "{only}");
+    assert!(manifest.set_effort(Effort::Low, "alpha-0.5").unwrap_err().to_string().contains("did you mean"));
+    manifest.to_toml().unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::hash::is_sha256;
+use super::hub::HubId;
 use super::{Effort, Manifest, Tier};
 
 /// Every fault of `manifest`, each beginning with its key.
@@ -23,7 +24,7 @@ pub(super) fn faults(manifest: &Manifest) -> Vec<String> {
         manifest.tiers.iter().filter(|tier| tier.is_base()).map(|tier| format!("\"{}\"", tier.name)).collect();
     if bases.len() > 1 {
         faults.push(format!(
-            "tier: {} all name neither adapter nor checkpoint, only one tier can be the base itself",
+            "tier: {} all name neither adapter nor checkpoint nor hub, only one tier can be the base itself",
             bases.join(", ")
         ));
     }
@@ -39,17 +40,7 @@ fn base(manifest: &Manifest, faults: &mut Vec<String>) {
         (Some(_), None) if base.sha256.is_none() => {
             faults.push("base.sha256: missing, write the output of `sha256sum` for its weights".to_owned());
         }
-        (None, Some(hub)) => {
-            let name = hub.split('@').next().unwrap_or_default();
-            if hub.ends_with('@')
-                || hub.split('@').count() > 2
-                || name.split('/').filter(|part| !part.is_empty()).count() != 2
-            {
-                faults.push(format!(
-                    "base.hub: `{hub}` is no repository, write `organisation/name` or `organisation/name@revision`"
-                ));
-            }
-        }
+        (None, Some(id)) => hub("base.hub", id, faults),
         (Some(_), None) => {}
     }
     sha256("base.sha256", base.sha256.as_deref(), faults);
@@ -67,8 +58,14 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
             tier.alpha
         ));
     }
-    if tier.adapter.is_some() && tier.checkpoint.is_some() {
-        faults.push(format!("{}: both `adapter` and `checkpoint`, keep one", key("adapter")));
+    let places =
+        [("adapter", tier.adapter.is_some()), ("checkpoint", tier.checkpoint.is_some()), ("hub", tier.hub.is_some())];
+    let places: Vec<&str> = places.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+    if let [first, second, ..] = places.as_slice() {
+        faults.push(format!("{}: both `{first}` and `{second}`, keep one", key(first)));
+    }
+    if let Some(id) = &tier.hub {
+        hub(&key("hub"), id, faults);
     }
     match (tier.is_base(), &tier.sha256) {
         (false, None) => {
@@ -86,6 +83,9 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
         tier.training.as_ref().map(|training| training.wall_seconds).filter(|s| !(s.is_finite() && *s >= 0.0))
     {
         faults.push(format!("{}: {seconds} is no duration in seconds", key("training.wall_seconds")));
+    }
+    if let Some(base) = tier.training.as_ref().and_then(|training| training.base_sha256.as_deref()) {
+        sha256(&key("training.base_sha256"), Some(base), faults);
     }
     if let Some(card) = &tier.card {
         faults.extend(
@@ -110,6 +110,12 @@ fn efforts(manifest: &Manifest, names: &BTreeSet<&str>, faults: &mut Vec<String>
             let known = nearest(name, names.iter().copied());
             faults.push(format!("effort.{effort}: there is no tier `{name}`{known}"));
         }
+    }
+}
+
+fn hub(key: &str, id: &str, faults: &mut Vec<String>) {
+    if let Err(message) = id.parse::<HubId>() {
+        faults.push(format!("{key}: {message}"));
     }
 }
 

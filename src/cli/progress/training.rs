@@ -98,6 +98,10 @@ impl Observer for Reinforced {
         bar.set_message(format!("{}  [{doing}]", self.state));
     }
 
+    fn on_warning(&mut self, message: &str) {
+        say(&format!("warning: {}: {message}", self.name));
+    }
+
     fn should_stop(&self) -> bool {
         interrupt::requested()
     }
@@ -130,6 +134,10 @@ impl Supervised {
 }
 
 impl SftObserver for Supervised {
+    fn on_warning(&mut self, message: &str) {
+        say(&format!("warning: {}: {message}", self.name));
+    }
+
     fn on_metrics(&mut self, metrics: &SftMetrics, updates: u64, tokens_per_second: f64) {
         let (started, first) = *self.began.get_or_insert_with(|| (std::time::Instant::now(), metrics.step));
         let left = match metrics.step - first {

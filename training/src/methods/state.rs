@@ -32,14 +32,17 @@ pub(super) fn save<S: Serialize>(
     trainer::save(run, step, &tensors, &Kept { optimizer_updates: optimizer.updates(), method })
 }
 
-/// Sets policy and optimizer to the newest checkpoint and returns its step and what the method kept; without a
-/// checkpoint everything stays as it is.
+/// Sets policy and optimizer to the newest whole checkpoint and returns its step and what the method kept; without a
+/// checkpoint everything stays as it is. `warn` is told of every damaged checkpoint that is passed over.
 pub(super) fn restore<S: DeserializeOwned>(
     run: &RunFolder,
     policy: &Policy,
     optimizer: &mut AdamW,
+    warn: impl FnMut(&str),
 ) -> Result<Option<(u64, S)>> {
-    let Some(checkpoint) = trainer::latest::<Kept<S>>(run, &Device::Cpu)?.checkpoint else {
+    let latest = trainer::latest::<Kept<S>>(run, &Device::Cpu)?;
+    latest.warnings.iter().map(String::as_str).for_each(warn);
+    let Some(checkpoint) = latest.checkpoint else {
         return Ok(None);
     };
     policy.load_parameters(&checkpoint.tensors)?;

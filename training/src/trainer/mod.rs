@@ -52,6 +52,9 @@ pub trait Observer {
     /// A phase has begun or moved on. Called often, so it must be quick.
     fn on_phase(&mut self, phase: Phase);
 
+    /// Something was passed over that the user should know of: a damaged checkpoint, for one. The run goes on.
+    fn on_warning(&mut self, message: &str);
+
     /// Whether the run should end; asked between responses and between updates. The run then returns
     /// [`crate::Error::Interrupted`], and the same command resumes it.
     fn should_stop(&self) -> bool;
@@ -65,6 +68,8 @@ impl Observer for Silent {
     fn on_step(&mut self, _: &StepMetrics, _: &StepTimings) {}
 
     fn on_phase(&mut self, _: Phase) {}
+
+    fn on_warning(&mut self, _: &str) {}
 
     fn should_stop(&self) -> bool {
         false

@@ -58,7 +58,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
 
     let policy = Policy::new(base, &recipe.tuning.tuning(), &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut updater = Updater::new(recipe, &policy)?;
-    let restored = state::restore(&run, &policy, &mut updater.optimizer)?;
+    let restored = state::restore(&run, &policy, &mut updater.optimizer, |warning| observer.on_warning(warning))?;
     let (mut step, mut progress) = restored.unwrap_or((0, Progress::default()));
     let mut log = MetricsLog::resume(&run, step)?;
     let mut events = EventWriter::resume(&run, &log)?;

@@ -59,24 +59,28 @@ impl<'a> Examples<'a> {
     /// The batch of one update, at least `tokens` tokens; `share` is how much of the run has passed, `cursor` the
     /// position in the data, which moves on.
     pub(super) fn batch(&mut self, update: u64, share: f64, tokens: usize, cursor: &mut u64) -> Result<Vec<Sequence>> {
-        // A stream of random numbers for every update: what is generated for it depends on its number alone.
-        let mut rng = match self {
-            Self::Mini(generator) => generator.rng(update),
-            Self::File { .. } => ChaCha8Rng::seed_from_u64(0),
-        };
-        let mut batch = Vec::new();
-        let mut size = 0;
-        while size < tokens {
-            let sequence = match self {
-                Self::Mini(generator) => generator.sequence(share, &mut rng)?,
-                Self::File { sequences, order } => sequences[order.row(*cursor)].clone(),
-            };
-            *cursor += 1;
-            size += sequence.ids.len();
-            batch.push(sequence);
+        match self {
+            Self::Mini(generator) => {
+                // A stream of random numbers for every update: what is generated for it depends on its number alone.
+                let mut rng = generator.rng(update);
+                fill(tokens, cursor, |_| generator.sequence(share, &mut rng))
+            }
+            Self::File { sequences, order } => fill(tokens, cursor, |row| Ok(sequences[order.row(row)].clone())),
         }
-        Ok(batch)
     }
+}
+
+/// A batch of at least `tokens` tokens; `next` gives the sequence at a position of the data, where `cursor` stands.
+fn fill(tokens: usize, cursor: &mut u64, mut next: impl FnMut(u64) -> Result<Sequence>) -> Result<Vec<Sequence>> {
+    let mut batch = Vec::new();
+    let mut size = 0;
+    while size < tokens {
+        let sequence = next(*cursor)?;
+        *cursor += 1;
+        size += sequence.ids.len();
+        batch.push(sequence);
+    }
+    Ok(batch)
 }
 
 /// Drills and over-thinking traces of the mini suite.

@@ -52,6 +52,8 @@ impl Line for SftMetrics {
 pub trait SftObserver {
     /// Some updates have ended; `tokens_per_second` is over these.
     fn on_metrics(&mut self, metrics: &SftMetrics, updates: u64, tokens_per_second: f64);
+    /// Something was passed over that the user should know of: a damaged checkpoint, for one. The run goes on.
+    fn on_warning(&mut self, message: &str);
     /// Whether to stop; the run then ends with [`Error::Interrupted`] after writing a checkpoint.
     fn should_stop(&self) -> bool;
 }
@@ -85,7 +87,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
-    let restored = state::restore(&run, &policy, &mut optimizer)?;
+    let restored = state::restore(&run, &policy, &mut optimizer, |warning| observer.on_warning(warning))?;
     let (mut update, mut progress) = restored.unwrap_or((0, Progress::default()));
 
     let updates = recipe.sft.updates() as u64;
