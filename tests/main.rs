@@ -7,6 +7,7 @@ mod help;
 mod hub;
 mod hub_server;
 mod resume;
+mod serve;
 mod support;
 mod tiers;
 mod train;
