@@ -7,7 +7,7 @@ use brevity_training::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 
 use super::validate::{self, nearest};
-use super::{Effort, TierCard, default_effort_map, hash};
+use super::{Effort, TierCard, Upstream, default_effort_map, hash};
 
 /// A family of effort tiers. Relative paths in it start at the manifest's own folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,11 +22,15 @@ pub struct Manifest {
     pub description: String,
     /// The effort of requests that name none.
     pub default_effort: Effort,
-    /// The weights that all tiers start from.
+    /// The weights that all tiers start from; may be left out where other servers compute all tiers.
+    #[serde(default, skip_serializing_if = "Base::is_unknown")]
     pub base: Base,
     /// The tier of every effort.
     #[serde(default)]
     pub effort: BTreeMap<Effort, String>,
+    /// Tokens that requests of an effort may think at most, unless they say so themselves; no limit for efforts not named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budget: BTreeMap<Effort, usize>,
     /// The tiers; the base first, then by ascending alpha.
     #[serde(default, rename = "tier")]
     pub tiers: Vec<Tier>,
@@ -47,8 +51,14 @@ pub struct Base {
     pub sha256: Option<String>,
 }
 
-/// One tier: an adapter on the base, a checkpoint of its own, either of them on the hub, or (with none of these) the base
-/// itself.
+impl Base {
+    fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One tier: an adapter on the base, a checkpoint of its own, either of them on the hub, a model behind another server, or
+/// (with none of these) the base itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
@@ -69,6 +79,9 @@ pub struct Tier {
     /// SHA-256 of the adapter's or checkpoint's weights; required with each of the three. The base tier's is that of [`Base`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The server that computes it, for weights that are not loaded here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
     /// How it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TierTraining>,
@@ -102,7 +115,17 @@ impl Tier {
     /// A tier that is the base itself.
     pub fn new(name: &str, alpha: f64) -> Self {
         let name = name.to_owned();
-        Self { name, alpha, adapter: None, checkpoint: None, hub: None, sha256: None, training: None, card: None }
+        Self {
+            name,
+            alpha,
+            adapter: None,
+            checkpoint: None,
+            hub: None,
+            sha256: None,
+            upstream: None,
+            training: None,
+            card: None,
+        }
     }
 
     /// The tier as the LoRA adapter in `folder`, whose weights hash to `sha256`.
@@ -120,9 +143,14 @@ impl Tier {
         Self { adapter: None, checkpoint: None, hub: Some(id.into()), sha256: Some(sha256.into()), ..self }
     }
 
+    /// The tier as a model behind another server; its weights are not seen here, so it has no hash.
+    pub fn with_upstream(self, upstream: Upstream) -> Self {
+        Self { adapter: None, checkpoint: None, hub: None, sha256: None, upstream: Some(upstream), ..self }
+    }
+
     /// Whether it is the base itself.
     pub fn is_base(&self) -> bool {
-        self.adapter.is_none() && self.checkpoint.is_none() && self.hub.is_none()
+        self.folder().is_none() && self.hub.is_none() && self.upstream.is_none()
     }
 
     /// Its own folder of weights; `None` for the base and for a tier on the hub.
@@ -141,6 +169,7 @@ impl Manifest {
             default_effort: Effort::Medium,
             base,
             effort: BTreeMap::new(),
+            budget: BTreeMap::new(),
             tiers: Vec::new(),
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::family::LevelCard;
+use crate::family::{Dialect, LevelCard};
 use proptest::prelude::*;
 use std::fs;
 
@@ -232,6 +232,43 @@ fn faults_name_key_and_remedy() {
     assert!(text.contains("card.date: `yesterday` is no day"), "{text}");
     let both = fault(|m| (m.name, m.base.sha256) = (String::new(), None));
     assert!(both.contains("name: empty") && both.contains("; base.sha256"), "all faults at once: {both}");
+}
+
+#[test]
+fn tiers_of_other_servers_need_neither_base_nor_hash() {
+    let upstream = Upstream {
+        url: "http://127.0.0.1:8000/v1".to_owned(),
+        model: "org/short".to_owned(),
+        api_key_env: Some("SHORT_KEY".to_owned()),
+        ..Upstream::default()
+    };
+    let tier = Tier::new("short", 0.4).with_upstream(upstream);
+    let mut manifest = Manifest::new("family.toml", "far", Base::default());
+    manifest.upsert_tier(tier);
+    manifest.budget = BTreeMap::from([(Effort::Low, 256), (Effort::High, 4096)]);
+    let text = manifest.to_toml().unwrap();
+    assert!(text.contains("[tier.upstream]\nurl = ") && text.contains("[budget]\nlow = 256\nhigh = 4096\n"), "{text}");
+    assert_eq!(Manifest::parse(&text, Path::new("family.toml")).unwrap(), manifest);
+    assert!(!manifest.tiers[0].is_base());
+    manifest.verify(None).unwrap();
+
+    let extra = text.replace("model = ", "dialect = \"openai\"\nextra_body = { service_tier = \"flex\" }\nmodel = ");
+    let parsed = Manifest::parse(&extra, Path::new("family.toml")).unwrap();
+    let upstream = parsed.tiers[0].upstream.as_ref().unwrap();
+    assert_eq!((upstream.dialect, &upstream.extra_body["service_tier"]), (Dialect::Openai, &"flex".into()));
+
+    let fault = |from: &str, to: &str| {
+        assert!(text.contains(from), "{text}");
+        Manifest::parse(&text.replace(from, to), Path::new("family.toml")).unwrap_err().to_string()
+    };
+    let message = fault("http://127.0.0.1:8000/v1", "127.0.0.1:8000");
+    assert!(message.contains("tier \"short\" upstream.url: `127.0.0.1:8000` is no address"), "{message}");
+    let message = fault("http://", "http://me:secret@");
+    assert!(message.contains("upstream.url: holds a user name") && !message.contains("secret"), "{message}");
+    let message = fault("SHORT_KEY", "sk-12345");
+    assert!(message.contains("never the key itself") && !message.contains("sk-12345"), "{message}");
+    let message = fault("high = 4096", "high = 128");
+    assert!(message.contains("budget.high: 128 tokens are fewer than the 256 of `low`"), "{message}");
 }
 
 #[test]

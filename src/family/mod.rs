@@ -16,6 +16,7 @@ mod merge;
 mod source;
 #[cfg(test)]
 mod test_support;
+pub mod upstream;
 mod validate;
 mod vocabulary;
 
@@ -28,3 +29,5 @@ pub use load::{BrokenTier, LoadedFamily, TierOutcome, check, load};
 pub use manifest::{Base, Manifest, Tier, TierTraining};
 pub use merge::{Merge, merge};
 pub use source::{MANIFEST, Opened, Source};
+pub use upstream::{Dialect, Upstream};
+pub(crate) use validate::nearest;

@@ -29,6 +29,7 @@ pub(super) fn faults(manifest: &Manifest) -> Vec<String> {
         ));
     }
     efforts(manifest, &names, &mut faults);
+    budgets(manifest, &mut faults);
     faults
 }
 
@@ -36,6 +37,7 @@ fn base(manifest: &Manifest, faults: &mut Vec<String>) {
     let base = &manifest.base;
     match (&base.path, &base.hub) {
         (Some(_), Some(_)) => faults.push("base: both `path` and `hub`, keep one".to_owned()),
+        (None, None) if !manifest.tiers.is_empty() && manifest.tiers.iter().all(|tier| tier.upstream.is_some()) => {}
         (None, None) => faults.push("base: neither `path` nor `hub`, write one".to_owned()),
         (Some(_), None) if base.sha256.is_none() => {
             faults.push("base.sha256: missing, write the output of `sha256sum` for its weights".to_owned());
@@ -58,8 +60,12 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
             tier.alpha
         ));
     }
-    let places =
-        [("adapter", tier.adapter.is_some()), ("checkpoint", tier.checkpoint.is_some()), ("hub", tier.hub.is_some())];
+    let places = [
+        ("adapter", tier.adapter.is_some()),
+        ("checkpoint", tier.checkpoint.is_some()),
+        ("hub", tier.hub.is_some()),
+        ("upstream", tier.upstream.is_some()),
+    ];
     let places: Vec<&str> = places.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
     if let [first, second, ..] = places.as_slice() {
         faults.push(format!("{}: both `{first}` and `{second}`, keep one", key(first)));
@@ -67,7 +73,12 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
     if let Some(id) = &tier.hub {
         hub(&key("hub"), id, faults);
     }
+    if let Some(upstream) = &tier.upstream {
+        let found = upstream.faults().into_iter();
+        faults.extend(found.map(|(name, message)| format!("{}: {message}", key(&format!("upstream.{name}")))));
+    }
     match (tier.is_base(), &tier.sha256) {
+        (false, None) if tier.upstream.is_some() => {}
         (false, None) => {
             faults.push(format!("{}: missing, write the output of `sha256sum` for its weights", key("sha256")));
         }
@@ -119,6 +130,16 @@ fn hub(key: &str, id: &str, faults: &mut Vec<String>) {
     }
 }
 
+/// More effort may not mean less room to think: the dial would turn backwards.
+fn budgets(manifest: &Manifest, faults: &mut Vec<String>) {
+    let pairs = manifest.budget.iter().zip(manifest.budget.iter().skip(1));
+    for ((less, more_tokens), (more, fewer_tokens)) in pairs.filter(|((_, first), (_, second))| first > second) {
+        faults.push(format!(
+            "budget.{more}: {fewer_tokens} tokens are fewer than the {more_tokens} of `{less}`, write at least as many"
+        ));
+    }
+}
+
 fn sha256(key: &str, value: Option<&str>, faults: &mut Vec<String>) {
     if let Some(value) = value.filter(|value| !is_sha256(value)) {
         faults.push(format!("{key}: `{value}` is no SHA-256, it has 64 digits of 0-9 and a-f"));
@@ -126,7 +147,7 @@ fn sha256(key: &str, value: Option<&str>, faults: &mut Vec<String>) {
 }
 
 /// The end of a message about the unknown word `wrong`: `, did you mean ...?` when a known word is near, else all known words.
-pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let near = known
         .iter()
