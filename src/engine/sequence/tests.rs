@@ -354,7 +354,9 @@ fn tool_calls_are_events() {
     assert_eq!((forbidden.answer.as_str(), forbidden.finish().reason), (call, FinishReason::Stop));
     let required = say(&TOOLS, &with_tools(ToolChoice::Required), call);
     assert_eq!((required.answer.as_str(), required.calls.len()), ("", 1));
-    let named = say(&TOOLS, &with_tools(ToolChoice::Function("now".into())), "anything");
+    let mut now = with_tools(ToolChoice::Function("now".into()));
+    now.thinking = Thinking::Closed;
+    let named = say(&TOOLS, &now, "anything");
     assert_eq!(named.calls, [(0, "now".to_owned(), "{}".to_owned())]);
 }
 
