@@ -60,8 +60,12 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
             tier.alpha
         ));
     }
-    let places =
-        [("adapter", tier.adapter.is_some()), ("checkpoint", tier.checkpoint.is_some()), ("hub", tier.hub.is_some())];
+    let places = [
+        ("adapter", tier.adapter.is_some()),
+        ("checkpoint", tier.checkpoint.is_some()),
+        ("hub", tier.hub.is_some()),
+        ("upstream", tier.upstream.is_some()),
+    ];
     let places: Vec<&str> = places.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
     if let [first, second, ..] = places.as_slice() {
         faults.push(format!("{}: both `{first}` and `{second}`, keep one", key(first)));
@@ -70,9 +74,6 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
         hub(&key("hub"), id, faults);
     }
     if let Some(upstream) = &tier.upstream {
-        if tier.folder().is_some() || tier.hub.is_some() {
-            faults.push(format!("{}: the tier has weights of its own too, keep one", key("upstream")));
-        }
         let found = upstream.faults().into_iter();
         faults.extend(found.map(|(name, message)| format!("{}: {message}", key(&format!("upstream.{name}")))));
     }
