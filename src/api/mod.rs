@@ -20,6 +20,7 @@ pub mod models;
 pub mod openapi;
 pub mod plan;
 pub mod request_id;
+pub mod served;
 pub mod server;
 pub mod sse;
 pub mod state;
@@ -36,7 +37,7 @@ use axum::routing::{get, post};
 pub use error::ApiError;
 pub use state::AppState;
 
-/// All endpoints. Who may call them, request ids and time limits of the connection are added around this.
+/// All endpoints. Keys, request ids, limits of bodies and the catching of panics are added around this: see [`layers::Layers`].
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::create))
@@ -48,15 +49,8 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/openapi.json", get(openapi::document))
         .method_not_allowed_fallback(errors::method_not_allowed)
         .fallback(errors::not_found)
-        .layer(DefaultBodyLimit::max(state.options.body_limit))
-        .layer(CatchPanicLayer::custom(panicked))
         .with_state(state.clone());
     let metrics = metrics::routes(state.metrics.clone(), state.admission.clone());
     let routes = routes.merge(metrics);
     if state.options.docs { routes.merge(openapi::docs()) } else { routes }
-}
-
-/// A bug in one request fails that request.
-fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    ApiError::internal("the server failed on this request; try again").into_response()
 }

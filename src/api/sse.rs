@@ -164,7 +164,6 @@ pub fn error_event(error: &ApiError) -> Vec<u8> {
     frame
 }
 
-
 #[cfg(test)]
 mod tests {
     use futures::StreamExt;

@@ -149,11 +149,7 @@ impl Directory for TwoTiers {
             description: "two tiers".to_owned(),
             default_effort: Effort::Medium,
             efforts: BTreeMap::from([(Effort::Low, "terse".to_owned()), (Effort::Medium, "base".to_owned())]),
-            tiers: vec![
-                tier("base", 0.0, None),
-                tier("terse", 0.4, None),
-                tier("lost", 0.1, Some("no such folder")),
-            ],
+            tiers: vec![tier("base", 0.0, None), tier("terse", 0.4, None), tier("lost", 0.1, Some("no such folder"))],
         }
     }
 }
@@ -190,15 +186,7 @@ pub(crate) fn finished(reason: FinishReason) -> Step {
 
 /// Two thoughts, an answer of two pieces.
 pub(crate) fn usual() -> Vec<Step> {
-    vec![
-        started(),
-        thought("so "),
-        thought("7"),
-        said(""),
-        said("It is "),
-        said("7 🦀"),
-        finished(FinishReason::Stop),
-    ]
+    vec![started(), thought("so "), thought("7"), said(""), said("It is "), said("7 🦀"), finished(FinishReason::Stop)]
 }
 
 /// A server without a socket.

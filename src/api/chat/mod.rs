@@ -100,10 +100,7 @@ async fn answer(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) ->
     let shape = plan.shape(state.options.reasoning_names);
     let choices = Choices::start(state, generations, plan.asked, clock, permit).await?;
     if plan.stream {
-        let pace = super::sse::Pace {
-            heartbeat: state.options.heartbeat,
-            stall_timeout: state.options.stall_timeout,
-        };
+        let pace = super::sse::Pace { heartbeat: state.options.heartbeat, stall_timeout: state.options.stall_timeout };
         return Ok(Answer::Stream(Box::new(move |presence| {
             let mut response = stream::response(choices, identity, shape, pace, presence);
             response.headers_mut().extend(headers);

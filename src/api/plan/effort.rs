@@ -54,7 +54,8 @@ impl EffortFields<'_> {
     /// 400 when `include_reasoning` and `reasoning.exclude` contradict each other.
     pub fn shown(&self) -> Result<bool, ApiError> {
         let excluded = self.reasoning.and_then(|reasoning| reasoning.exclude);
-        let shown = agree([("include_reasoning", self.include_reasoning), ("reasoning.exclude", excluded.map(|e| !e))])?;
+        let shown =
+            agree([("include_reasoning", self.include_reasoning), ("reasoning.exclude", excluded.map(|e| !e))])?;
         Ok(shown.unwrap_or(true))
     }
 
@@ -102,9 +103,10 @@ fn agree<T: PartialEq + Copy, const N: usize>(fields: [(&'static str, Option<T>)
     };
     match given.find(|(_, other)| *other != value) {
         None => Ok(Some(value)),
-        Some((other, _)) => {
-            Err(ApiError::invalid(other, format!("`{other}` and `{first}` mean the same and say different things; send one")))
-        }
+        Some((other, _)) => Err(ApiError::invalid(
+            other,
+            format!("`{other}` and `{first}` mean the same and say different things; send one"),
+        )),
     }
 }
 
