@@ -87,11 +87,8 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, ApiError> {
 fn explain(error: &serde_json::Error, path: &str) -> ApiError {
     let path = path.trim_start_matches('.');
     let (place, param) = if path.is_empty() { (String::new(), None) } else { (format!("`{path}`: "), Some(path)) };
-    let message = if error.is_data() {
-        format!("{place}{error}")
-    } else {
-        format!("the body is no valid JSON: {place}{error}")
-    };
+    let message =
+        if error.is_data() { format!("{place}{error}") } else { format!("the body is no valid JSON: {place}{error}") };
     let fault = ApiError::bad_request(message);
     match param {
         Some(param) => fault.with_param(param),
@@ -113,7 +110,18 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused() {
         let bodies: [&[u8]; 12] = [
-            b"", b"  \n", b"\"text\"", b"[1]", b"3", b"null", b"true", b"{", b"{\"model\": \"m\"", b"{]", b"nope", b"{} {}",
+            b"",
+            b"  \n",
+            b"\"text\"",
+            b"[1]",
+            b"3",
+            b"null",
+            b"true",
+            b"{",
+            b"{\"model\": \"m\"",
+            b"{]",
+            b"nope",
+            b"{} {}",
         ];
         for body in bodies {
             assert_eq!(fault(body).status.as_u16(), 400, "{}", String::from_utf8_lossy(body));
@@ -125,8 +133,10 @@ mod tests {
     fn faults_carry_their_path() {
         for (body, path) in [
             (r#"{"model": "m", "messages": [{"role": 3}]}"#, "messages[0].role"),
-            (r#"{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}"#,
-             "messages[0].content[0].text"),
+            (
+                r#"{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}"#,
+                "messages[0].content[0].text",
+            ),
             (r#"{"model": "m", "messages": [], "temperature": "hot"}"#, "temperature"),
             (r#"{"model": "m", "messages": [], "temperature": NaN}"#, "temperature"),
             (r#"{"model": "m", "messages": [], "temperature": 1e309}"#, "temperature"),

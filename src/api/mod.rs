@@ -8,6 +8,7 @@ pub mod admission;
 pub mod auth;
 pub mod chat;
 pub mod choices;
+pub mod directory;
 pub mod error;
 pub mod errors;
 pub mod extract;
@@ -36,7 +37,8 @@ use axum::routing::{get, post};
 pub use error::ApiError;
 pub use state::AppState;
 
-/// All endpoints. Who may call them, request ids and time limits of the connection are added around this.
+/// All endpoints. What every request passes before them (ids, keys, limits, panics) is put around this by
+/// [`layers::Layers`].
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::create))
@@ -48,15 +50,8 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/openapi.json", get(openapi::document))
         .method_not_allowed_fallback(errors::method_not_allowed)
         .fallback(errors::not_found)
-        .layer(DefaultBodyLimit::max(state.options.body_limit))
-        .layer(CatchPanicLayer::custom(panicked))
         .with_state(state.clone());
     let metrics = metrics::routes(state.metrics.clone(), state.admission.clone());
     let routes = routes.merge(metrics);
     if state.options.docs { routes.merge(openapi::docs()) } else { routes }
-}
-
-/// A bug in one request fails that request.
-fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    ApiError::internal("the server failed on this request; try again").into_response()
 }

@@ -4,7 +4,9 @@ use super::Identity;
 use super::request::Shape;
 use crate::api::ApiError;
 use crate::api::choices::Choices;
-use crate::api::types::{ChatChoice, ChatMessage, ChatResponse, ChoiceLogprobs, FunctionCall, ToolCallObject, UsageObject};
+use crate::api::types::{
+    ChatChoice, ChatMessage, ChatResponse, ChoiceLogprobs, FunctionCall, ToolCallObject, UsageObject,
+};
 use crate::engine::{Channel, Event, Finish, FinishReason, ToolCall};
 
 /// What one choice has said so far.

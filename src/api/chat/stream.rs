@@ -10,7 +10,9 @@ use super::body::reason;
 use super::request::Shape;
 use crate::api::choices::{Choices, Indexed, Presence};
 use crate::api::sse::{self, Gone, Outlet, Pace};
-use crate::api::types::{BrevityReport, ChatChunk, ChoiceLogprobs, ChunkChoice, Delta, FunctionCall, ToolCallDelta, UsageObject};
+use crate::api::types::{
+    BrevityReport, ChatChunk, ChoiceLogprobs, ChunkChoice, Delta, FunctionCall, ToolCallDelta, UsageObject,
+};
 use crate::engine::{Channel, Event, Finish, Piece, ToolCall};
 
 /// Turns events into chunks.
@@ -87,8 +89,7 @@ impl Writer {
     fn open(&mut self) {
         for index in 0..self.shape.n {
             self.chunk.brevity = (index == 0).then(|| self.report.clone());
-            let delta =
-                Delta { role: Some("assistant".to_owned()), content: Some(String::new()), ..Delta::default() };
+            let delta = Delta { role: Some("assistant".to_owned()), content: Some(String::new()), ..Delta::default() };
             self.put(index, delta, None, None);
         }
     }

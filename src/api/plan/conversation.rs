@@ -85,7 +85,10 @@ fn text(content: Content, assistant: bool, path: &str) -> Result<String, ApiErro
             }
         };
         let Some(text) = text else {
-            return Err(ApiError::invalid(format!("{place}.{}", part.kind), format!("the part has no `{}`", part.kind)));
+            return Err(ApiError::invalid(
+                format!("{place}.{}", part.kind),
+                format!("the part has no `{}`", part.kind),
+            ));
         };
         texts.push(text);
     }
@@ -150,10 +153,15 @@ mod tests {
             (json!([{"role": "user", "content": image}]), "messages[0].content[1].type"),
             (json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0].text"),
             (json!([{"role": "tool", "content": "x"}]), "messages[0].tool_call_id"),
-            (json!([{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]), "messages[0].function_call"),
+            (
+                json!([{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]),
+                "messages[0].function_call",
+            ),
             (json!([{"role": "assistant", "audio": {"id": "a"}}]), "messages[0].audio"),
-            (json!([{"role": "assistant", "tool_calls": [{"id": "c", "type": "custom"}]}]),
-             "messages[0].tool_calls[0].type"),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"id": "c", "type": "custom"}]}]),
+                "messages[0].tool_calls[0].type",
+            ),
         ] {
             let error = read(messages).unwrap_err();
             assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{}", error.message);

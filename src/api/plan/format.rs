@@ -95,7 +95,10 @@ fn check_chain(root: &Value, first: &str) -> Result<(), String> {
     let mut reference = first;
     for _ in 0..MAX_CHAIN {
         let Some(pointer) = reference.strip_prefix('#') else {
-            return Err(format!("`$ref` is `{}`; references stay inside the schema, like `#/$defs/name`", short(reference)));
+            return Err(format!(
+                "`$ref` is `{}`; references stay inside the schema, like `#/$defs/name`",
+                short(reference)
+            ));
         };
         let Some(target) = root.pointer(pointer) else {
             return Err(format!("`$ref` is `{}`, and there is nothing", short(reference)));
@@ -163,7 +166,10 @@ mod tests {
             (huge, "bytes"),
         ] {
             let error = schema(faulty).unwrap_err();
-            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some("response_format.json_schema.schema")));
+            assert_eq!(
+                (error.status.as_u16(), error.param.as_deref()),
+                (400, Some("response_format.json_schema.schema"))
+            );
             assert!(error.message.contains(word), "{}", error.message);
         }
     }

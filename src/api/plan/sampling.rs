@@ -37,7 +37,10 @@ impl SamplingFields<'_> {
     pub fn check(&self, drawn_seed: impl FnOnce() -> u64) -> Result<Sampling, ApiError> {
         let top_p = number(self.top_p, "top_p", 0.0, 1.0, 1.0)?;
         if top_p <= 0.0 {
-            return Err(ApiError::invalid("top_p", "`top_p` is 0; it is above 0 and at most 1 (for greedy decoding set `temperature` to 0)"));
+            return Err(ApiError::invalid(
+                "top_p",
+                "`top_p` is 0; it is above 0 and at most 1 (for greedy decoding set `temperature` to 0)",
+            ));
         }
         Ok(Sampling {
             temperature: number(self.temperature, "temperature", 0.0, 2.0, 1.0)?,
@@ -67,7 +70,10 @@ fn number(value: Option<f64>, param: &str, least: f64, most: f64, default: f64) 
 fn bias(bias: Option<&BTreeMap<String, f64>>) -> Result<BTreeMap<u32, f32>, ApiError> {
     let entry = |(token, &value): (&String, &f64)| {
         let id = token.parse::<u32>().map_err(|_| {
-            ApiError::invalid("logit_bias", format!("`logit_bias` has the key `{token}`; keys are token ids, like `\"42\"`"))
+            ApiError::invalid(
+                "logit_bias",
+                format!("`logit_bias` has the key `{token}`; keys are token ids, like `\"42\"`"),
+            )
         })?;
         let value = number(Some(value), "logit_bias", -100.0, 100.0, 0.0)?;
         Ok((id, value as f32))
@@ -89,7 +95,10 @@ pub fn stop(field: Option<OneOrMany<String>>) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::invalid("stop", format!("`stop` has {} texts; it has at most 4", texts.len())));
     }
     if texts.iter().any(String::is_empty) {
-        return Err(ApiError::invalid("stop", "`stop` has an empty text, which would end every answer at once; leave it out"));
+        return Err(ApiError::invalid(
+            "stop",
+            "`stop` has an empty text, which would end every answer at once; leave it out",
+        ));
     }
     Ok(texts)
 }
@@ -101,9 +110,10 @@ pub fn stop(field: Option<OneOrMany<String>>) -> Result<Vec<String>, ApiError> {
 pub fn logprobs(logprobs: Option<bool>, top: Option<i64>) -> Result<Option<Logprobs>, ApiError> {
     match (logprobs.unwrap_or(false), top) {
         (false, None) => Ok(None),
-        (false, Some(_)) => {
-            Err(ApiError::invalid("top_logprobs", "`top_logprobs` says nothing without `logprobs`; set `logprobs` to true"))
-        }
+        (false, Some(_)) => Err(ApiError::invalid(
+            "top_logprobs",
+            "`top_logprobs` says nothing without `logprobs`; set `logprobs` to true",
+        )),
         (true, top) => match top.unwrap_or(0) {
             top @ 0..=20 => Ok(Some(Logprobs { top: usize::try_from(top).unwrap_or(0) })),
             top => Err(ApiError::invalid("top_logprobs", format!("`top_logprobs` is {top}; it is from 0 to 20"))),
@@ -178,7 +188,10 @@ mod tests {
         }
         for (key, value) in [("x", 0.0), ("-1", 0.0), ("1", 101.0), ("4294967296", 1.0)] {
             let map = BTreeMap::from([(key.to_owned(), value)]);
-            assert_eq!(param(SamplingFields { logit_bias: Some(&map), ..Default::default() }.check(|| 0)), "logit_bias");
+            assert_eq!(
+                param(SamplingFields { logit_bias: Some(&map), ..Default::default() }.check(|| 0)),
+                "logit_bias"
+            );
         }
         assert_eq!(param(choices(Some(0), 128)), "n");
         assert_eq!(param(choices(Some(129), 1000)), "n");
@@ -199,7 +212,8 @@ mod tests {
         assert_eq!(logprobs(Some(false), None).unwrap(), None);
         assert_eq!(choices(None, 4).unwrap(), 1);
         let map = BTreeMap::from([("5".to_owned(), -100.0)]);
-        let sampling = SamplingFields { logit_bias: Some(&map), top_k: Some(0), ..Default::default() }.check(|| 0).unwrap();
+        let sampling =
+            SamplingFields { logit_bias: Some(&map), top_k: Some(0), ..Default::default() }.check(|| 0).unwrap();
         assert_eq!((sampling.logit_bias, sampling.top_k), (BTreeMap::from([(5, -100.0)]), None));
     }
 }

@@ -82,7 +82,8 @@ fn read_choice(choice: Option<&Value>, names: &BTreeSet<&str>) -> Result<(ToolCh
             let mode = mode(word, "tool_choice.allowed_tools.mode", &["auto", "required"])?;
             let param = "tool_choice.allowed_tools.tools";
             let list = allowed.get("tools").and_then(Value::as_array).filter(|list| !list.is_empty());
-            let list = list.ok_or_else(|| ApiError::invalid(param, format!("`{param}` names no tool; list at least one")))?;
+            let list =
+                list.ok_or_else(|| ApiError::invalid(param, format!("`{param}` names no tool; list at least one")))?;
             let set: Result<BTreeSet<String>, _> = list.iter().map(|tool| named(tool, names, param)).collect();
             Ok((mode, Some(set?)))
         }
@@ -136,7 +137,10 @@ mod tests {
         assert_eq!(choice(json!("none")).choice, ToolChoice::None);
         assert_eq!(choice(json!("required")).choice, ToolChoice::Required);
         let named = choice(json!({"type": "function", "function": {"name": "b"}}));
-        assert_eq!((named.choice, named.definitions.len(), named.parallel), (ToolChoice::Function("b".into()), 2, true));
+        assert_eq!(
+            (named.choice, named.definitions.len(), named.parallel),
+            (ToolChoice::Function("b".into()), 2, true)
+        );
         let list = json!([{"type": "function", "function": {"name": "a"}}]);
         let allowed = choice(json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": list}}));
         assert_eq!((allowed.choice, allowed.definitions.len()), (ToolChoice::Required, 1));
@@ -156,10 +160,16 @@ mod tests {
             (json!([{"type": "custom"}]), Value::Null, "tools[0].type"),
             (json!([{"type": "function"}]), Value::Null, "tools[0].function"),
             (json!([{"type": "function", "function": {"name": "a b"}}]), Value::Null, "tools[0].function.name"),
-            (json!([{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {"name": "a"}}]),
-             Value::Null, "tools[1].function.name"),
-            (json!([{"type": "function", "function": {"name": "a", "parameters": {"type": 3}}}]), Value::Null,
-             "tools[0].function.parameters"),
+            (
+                json!([{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {"name": "a"}}]),
+                Value::Null,
+                "tools[1].function.name",
+            ),
+            (
+                json!([{"type": "function", "function": {"name": "a", "parameters": {"type": 3}}}]),
+                Value::Null,
+                "tools[0].function.parameters",
+            ),
         ] {
             let error = read(tools, choice).unwrap_err();
             assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{}", error.message);

@@ -47,12 +47,7 @@ impl From<Alternative> for TokenLogprob {
     fn from(drawn: Alternative) -> Self {
         let top = drawn.top.into_iter();
         let top = top.map(|top| TopLogprob { token: top.token, logprob: finite(top.logprob), bytes: top.bytes });
-        Self {
-            token: drawn.token,
-            logprob: finite(drawn.logprob),
-            bytes: drawn.bytes,
-            top_logprobs: top.collect(),
-        }
+        Self { token: drawn.token, logprob: finite(drawn.logprob), bytes: drawn.bytes, top_logprobs: top.collect() }
     }
 }
 
