@@ -21,13 +21,14 @@ use std::time::Duration;
 use brevity::api;
 use brevity::api::admission::Admission;
 use brevity::api::auth::ApiKeys;
+use brevity::api::directory::Directory;
 use brevity::api::layers::Layers;
 use brevity::api::limits::Limits;
 use brevity::api::metrics::Metrics;
-use brevity::api::served::{Measured, ServedFamily};
 use brevity::api::server::{self, BindError, Server, ServerOptions};
-use brevity::api::state::{AppState, Directory, Options, ReasoningNames};
+use brevity::api::state::{AppState, Options, ReasoningNames};
 use brevity::family::{Hub, LoadedFamily};
+use brevity::routing::Catalogue;
 use clap::FromArgMatches;
 
 pub use arguments::Arguments;
@@ -99,9 +100,11 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue).counted_in(metrics.clone());
     let needs_key = !keys.is_empty();
-    let served = Arc::new(served(&family, &options.effort));
-    let engine = Arc::new(Measured::new(engine, served.clone()));
-    let state = AppState::new(engine, served.clone(), admission.clone(), metrics.clone(), api_options(&options));
+    let catalogue = catalogue(&family, &options.effort);
+    let default_effort = catalogue.default_effort;
+    let directory = Directory::new(catalogue, &family.manifest);
+    let model = directory.family().id;
+    let state = AppState::new(engine, directory, admission.clone(), metrics.clone(), api_options(&options));
     let limits = Limits { max_body: options.network.max_body, body_timeout: options.network.body_timeout };
     let cors_origins = options.access.cors_origin.clone();
     let layers = Layers { keys, limits, cors_origins, metrics: metrics.clone() };
@@ -116,8 +119,8 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
-    show(&banner::family(&family.manifest, served.catalogue().default_effort, &broken));
-    show(&banner::address(address, &served.family().name, needs_key));
+    show(&banner::family(&family.manifest, default_effort, &broken));
+    show(&banner::address(address, &model, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,
         write_timeout: network.write_timeout,
@@ -134,17 +137,15 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     Ok(())
 }
 
-/// The family with what the options say about it.
-fn served(family: &LoadedFamily, options: &EffortOptions) -> ServedFamily {
+/// The family as routing sees it, with what the options say about it.
+fn catalogue(family: &LoadedFamily, options: &EffortOptions) -> Catalogue {
     let reasons: BTreeMap<&str, &str> =
         family.broken().map(|tier| (tier.name.as_str(), tier.reason.as_str())).collect();
     let missing = |name: &str| reasons.get(name).map(|reason| (*reason).to_owned());
-    let served = ServedFamily::new(family.manifest.clone(), missing);
-    let served = served.with_budgets(options.thinking_budget.iter().copied().collect());
-    match options.default_effort {
-        Some(effort) => served.with_default_effort(effort),
-        None => served,
-    }
+    let mut catalogue = Catalogue::from_manifest(&family.manifest, missing);
+    catalogue.budgets.extend(options.thinking_budget.iter().copied());
+    catalogue.default_effort = options.default_effort.unwrap_or(catalogue.default_effort);
+    catalogue
 }
 
 /// The options that handlers see.
@@ -158,7 +159,6 @@ fn api_options(options: &Arguments) -> Options {
         heartbeat: if options.network.heartbeat.is_zero() { NEVER } else { options.network.heartbeat },
         stall_timeout: options.network.write_timeout,
         deadline: Some(options.load.deadline),
-        body_limit: options.network.max_body,
         ..Options::default()
     }
 }
