@@ -7,6 +7,8 @@
 mod error;
 mod event;
 mod generation;
+#[cfg(feature = "mistral")]
+pub mod mistral;
 pub mod scripted;
 pub mod sequence;
 
