@@ -7,6 +7,7 @@
 mod error;
 mod event;
 mod generation;
+pub mod upstream;
 
 use std::pin::Pin;
 
