@@ -28,7 +28,8 @@ pub struct Manifest {
     /// The tier of every effort.
     #[serde(default)]
     pub effort: BTreeMap<Effort, String>,
-    /// Tokens that requests of an effort may think at most, unless they say so themselves; no limit for efforts not named.
+    /// Tokens that requests of an effort may think at most, unless they say so themselves; no limit for efforts not
+    /// named.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budget: BTreeMap<Effort, usize>,
     /// The tiers; the base first, then by ascending alpha.
@@ -57,7 +58,8 @@ impl Base {
     }
 }
 
-/// One tier: an adapter on the base, a checkpoint of its own, a model behind another server, or (with none) the base itself.
+/// One tier: an adapter on the base, a checkpoint of its own, a model behind another server, or (with none) the base
+/// itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {

@@ -34,12 +34,13 @@ pub(super) enum Start {
 /// The request for `generation`, always as a stream.
 ///
 /// - Chat goes to `chat/completions`, text to `completions`.
-/// - vLLM's dialect says every sampling value, so that a server fills in none of the checkpoint's own; OpenAI's leaves out
-///   what equals OpenAI's defaults. Seeds lose their highest bit: servers take signed numbers.
-/// - Whether may be thought goes into `chat_template_kwargs` (`enable_thinking` for Qwen's templates, `thinking` for DeepSeek's) or, with OpenAI's
-///   dialect, as `reasoning_effort: "none"`; a budget goes into the configured field, with 0 for closed thoughts where there is one.
-/// - Stop strings are sent only where no thoughts can come: a server would look for them in the thoughts too. They are always
-///   looked for here.
+/// - vLLM's dialect says every sampling value, so that a server fills in none of the checkpoint's own; OpenAI's leaves
+///   out what equals OpenAI's defaults. Seeds lose their highest bit: servers take signed numbers.
+/// - Whether may be thought goes into `chat_template_kwargs` (`enable_thinking` for Qwen's templates, `thinking` for
+///   DeepSeek's) or, with OpenAI's dialect, as `reasoning_effort: "none"`; a budget goes into the configured field,
+///   with 0 for closed thoughts where there is one.
+/// - Stop strings are sent only where no thoughts can come: a server would look for them in the thoughts too. They are
+///   always looked for here.
 ///
 /// # Errors
 /// [`EngineError::Invalid`] and [`EngineError::Unsupported`] for what the server cannot be asked for.

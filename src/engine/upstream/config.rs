@@ -20,7 +20,8 @@ pub struct UpstreamTier {
 }
 
 impl UpstreamTier {
-    /// The tier called `name` with the key that `variable` (most often the process environment) gives for `api_key_env`.
+    /// The tier called `name` with the key that `variable` (most often the process environment) gives for
+    /// `api_key_env`.
     ///
     /// # Errors
     /// [`EngineError::Failed`] when the manifest names a variable that is not set or empty.

@@ -4,7 +4,8 @@
 //! errors that say whose fault they are (`refusal`). Dropping the events closes the connection, which is how those
 //! servers learn that nobody listens any more. Nothing is retried here: a second try is the client's to make.
 //!
-//! Where the server does not say so earlier, the prompt is counted as 0 tokens in [`Event::Started`] and right at the end.
+//! Where the server does not say so earlier, the prompt is counted as 0 tokens in [`Event::Started`] and right at the
+//! end.
 
 mod body;
 mod chunk;

@@ -35,8 +35,8 @@ const PARAMS: [&str; 19] = [
 /// The error for a response that is no success.
 ///
 /// 400, 413 and 422 are the request's fault and keep their message and field; a prompt that is too long is told by its
-/// numbers. 404 means that the server does not have the tier's model. 401, 403 and everything unexpected are this family's
-/// fault, not the client's. 429 and 503 pass on when to try again.
+/// numbers. 404 means that the server does not have the tier's model. 401, 403 and everything unexpected are this
+/// family's fault, not the client's. 429 and 503 pass on when to try again.
 pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, body: &str) -> EngineError {
     let name = &server.name;
     let Told { message, param, code } = Told::read(body);
@@ -119,7 +119,8 @@ struct Told {
 }
 
 impl Told {
-    /// OpenAI's envelope, vLLM's older flat object, `{"message"}`, FastAPI's `{"detail"}` (text or a list), or plain text.
+    /// OpenAI's envelope, vLLM's older flat object, `{"message"}`, FastAPI's `{"detail"}` (text or a list), or plain
+    /// text.
     fn read(body: &str) -> Self {
         let Ok(value) = serde_json::from_str::<Value>(body) else {
             return Self { message: body.to_owned(), ..Self::default() };
@@ -143,8 +144,8 @@ impl Told {
     }
 }
 
-/// Tokens of the prompt and of the context in a message like "This model's maximum context length is 4096 tokens. However, … 5000
-/// input tokens"; servers write no other than words.
+/// Tokens of the prompt and of the context in a message like "This model's maximum context length is 4096 tokens.
+/// However, … 5000 input tokens"; servers write no other than words.
 fn lengths(message: &str) -> Option<(usize, usize)> {
     let after = |mark: &str| {
         let rest = message.split(mark).nth(1)?.trim_start();

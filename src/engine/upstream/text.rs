@@ -1,7 +1,7 @@
 //! Text of the answer in pieces: thoughts between marks, and stop strings.
 //!
-//! Two small machines that hold back what may still become a mark or a stop string; each gives the same as looking at the
-//! whole text once it is complete.
+//! Two small machines that hold back what may still become a mark or a stop string; each gives the same as looking at
+//! the whole text once it is complete.
 
 use super::body::Start;
 
