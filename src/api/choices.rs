@@ -58,6 +58,7 @@ pub type Indexed = (usize, Event);
 pub struct Choices {
     streams: SelectAll<std::pin::Pin<Box<dyn Stream<Item = Step> + Send>>>,
     counts: Vec<Option<Count>>,
+    state: Arc<AppState>,
     clock: Clock,
     _permit: Permit,
 }
@@ -68,6 +69,8 @@ type Step = (usize, Option<Result<Event, crate::engine::EngineError>>);
 /// What is measured of one choice.
 struct Count {
     metrics: GenerationMetrics,
+    tier: String,
+    first: Option<Instant>,
     last: Option<Instant>,
 }
 
@@ -91,8 +94,9 @@ impl Choices {
     ) -> Result<Self, ApiError> {
         let start = |generation: Generation| async move {
             let metrics = state.metrics.generation(&generation.tier, asked);
+            let tier = generation.tier.clone();
             match begin(state, generation).await {
-                Ok(events) => Ok((metrics, events)),
+                Ok(events) => Ok((Count { metrics, tier, first: None, last: None }, events)),
                 Err(error) => {
                     if error.status.is_server_error() {
                         metrics.failed();
@@ -102,10 +106,11 @@ impl Choices {
             }
         };
         let started = clock.within(try_join_all(generations.into_iter().map(start))).await??;
-        let mut choices = Self { streams: SelectAll::new(), counts: Vec::new(), clock, _permit: permit };
-        for (index, (metrics, events)) in started.into_iter().enumerate() {
-            metrics.queued(choices._permit.queue_time());
-            choices.counts.push(Some(Count { metrics, last: None }));
+        let mut choices =
+            Self { streams: SelectAll::new(), counts: Vec::new(), state: state.clone(), clock, _permit: permit };
+        for (index, (count, events)) in started.into_iter().enumerate() {
+            count.metrics.queued(choices._permit.queue_time());
+            choices.counts.push(Some(count));
             let ended = futures::stream::once(async move { (index, None) });
             choices.streams.push(Box::pin(events.map(move |event| (index, Some(event))).chain(ended)));
         }
@@ -155,13 +160,21 @@ impl Choices {
                 if let Some(count) = count {
                     let now = Instant::now();
                     match count.last.replace(now) {
-                        None => count.metrics.first_token(now.duration_since(self.clock.arrived)),
+                        None => {
+                            count.first = Some(now);
+                            count.metrics.first_token(now.duration_since(self.clock.arrived));
+                        }
                         Some(last) => count.metrics.next_tokens(piece.tokens, now.duration_since(last)),
                     }
                 }
             }
             Ok(Event::Finished(finish)) => {
                 if let Some(count) = count.take() {
+                    if let (Some(first), Some(last)) = (count.first, count.last) {
+                        let to_first = first.duration_since(self.clock.arrived);
+                        let tokens = finish.usage.completion_tokens;
+                        self.state.directory.observe(&count.tier, to_first, last.duration_since(first), tokens);
+                    }
                     count.metrics.finished(finish, self.clock.arrived.elapsed());
                 }
             }

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::ApiError;
 use super::error::ErrorEnvelope;
 use super::state::AppState;
+use crate::routing::EffortWish;
 
 /// When to ask again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -70,7 +71,10 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Status>, A
 
 async fn probe(state: &AppState) -> Result<(), ApiError> {
     let family = state.directory.family();
-    let default = family.efforts.get(&family.default_effort);
+    let default = match family.default_effort {
+        EffortWish::Named(effort) => family.efforts.get(&effort),
+        EffortWish::Auto => None,
+    };
     let mut loaded = family.tiers.iter().filter(|tier| tier.problem.is_none());
     let tier = loaded.clone().find(|tier| Some(&tier.name) == default).or_else(|| loaded.next());
     let tier = tier.ok_or_else(|| ApiError::unavailable("no tier is loaded; see /v1/tiers", Some(RETRY)))?;

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod auth;
 pub mod chat;
 pub mod choices;
+pub mod directory;
 pub mod error;
 pub mod errors;
 pub mod extract;
@@ -20,7 +21,6 @@ pub mod models;
 pub mod openapi;
 pub mod plan;
 pub mod request_id;
-pub mod served;
 pub mod server;
 pub mod sse;
 pub mod state;
@@ -37,7 +37,8 @@ use axum::routing::{get, post};
 pub use error::ApiError;
 pub use state::AppState;
 
-/// All endpoints. Keys, request ids, limits of bodies and the catching of panics are added around this: see [`layers::Layers`].
+/// All endpoints. What every request passes before them (ids, keys, limits, panics) is put around this by
+/// [`layers::Layers`].
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::create))

@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 
 use super::ApiError;
+use super::directory::{FamilyView, TierView};
 use super::error::ErrorEnvelope;
-use super::state::{AppState, FamilyView, TierView};
+use super::state::AppState;
 use super::types::{ModelList, ModelObject};
 use crate::routing::Wish;
 
@@ -34,17 +35,11 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
 )]
 pub async fn show(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
     let family = state.directory.family();
-    if id == family.name {
+    if id == family.id {
         return Ok(Json(family_object(&state, &family)));
     }
-    let named = family.tiers.iter().find(|tier| tier.id == id && tier.problem.is_none());
-    let tier = match named {
-        Some(tier) => Some(tier),
-        None => {
-            let route = state.directory.route(&Wish { model: id.clone(), ..Wish::default() })?;
-            family.tiers.iter().find(|tier| tier.name == route.tier)
-        }
-    };
+    let route = state.directory.route(&Wish { model: id.clone(), ..Wish::default() })?;
+    let tier = family.tiers.iter().find(|tier| tier.name == route.tier);
     let tier = tier.ok_or_else(|| ApiError::model_not_found(format!("there is no model `{}`", short(&id))))?;
     Ok(Json(tier_object(&state, tier)))
 }
@@ -55,7 +50,7 @@ fn short(id: &str) -> String {
 
 fn family_object(state: &AppState, family: &FamilyView) -> ModelObject {
     ModelObject {
-        id: family.name.clone(),
+        id: family.id.clone(),
         object: "model",
         created: state.started,
         owned_by: "brevity",

@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    const PACE: Pace = Pace { heartbeat: Duration::from_secs(10), stall_timeout: Duration::from_secs(30) };
+    const PATIENT: Pace = Pace { heartbeat: Duration::from_secs(600), stall_timeout: Duration::from_secs(600) };
 
     async fn text(response: Response) -> Result<String, axum::Error> {
         let mut text = String::new();
@@ -181,20 +181,29 @@ mod tests {
         Ok(text)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn quiet_streams_carry_comments() {
-        let response = response(PACE, |mut outlet| async move {
-            outlet.wait(tokio::time::sleep(Duration::from_secs(25))).await.unwrap();
-            outlet.send(DONE).await.unwrap();
+        let (read_enough, work) = tokio::sync::oneshot::channel::<()>();
+        let pace = Pace { heartbeat: Duration::from_millis(1), ..PATIENT };
+        let response = response(pace, |mut outlet| async move {
+            outlet.wait(work).await.unwrap().unwrap();
             outlet.finish().await.unwrap();
         });
-        assert_eq!(text(response).await.unwrap(), ": keep-alive\n\n: keep-alive\n\ndata: [DONE]\n\n");
+        let mut body = response.into_body().into_data_stream();
+        for _ in 0..3 {
+            assert_eq!(body.next().await.unwrap().unwrap(), KEEP_ALIVE);
+        }
+        read_enough.send(()).unwrap();
+        while let Some(frame) = body.next().await {
+            assert_eq!(frame.unwrap(), KEEP_ALIVE);
+        }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_does_not_read_is_given_up_and_nothing_piles_up() {
         let (told, gone) = tokio::sync::oneshot::channel();
-        let response = response(PACE, |mut outlet| async move {
+        let pace = Pace { stall_timeout: Duration::from_millis(1), ..PATIENT };
+        let response = response(pace, |mut outlet| async move {
             let mut sent = 0;
             while outlet.send(DONE).await.is_ok() {
                 sent += 1;
@@ -205,10 +214,10 @@ mod tests {
         assert!(text(response).await.is_err(), "a cut stream looks whole");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_dropped_body_ends_the_wait() {
         let (told, gone) = tokio::sync::oneshot::channel();
-        let response = response(PACE, |mut outlet| async move {
+        let response = response(PATIENT, |mut outlet| async move {
             told.send(outlet.wait(std::future::pending::<()>()).await).unwrap();
         });
         drop(response);
@@ -217,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_event() {
-        let response = response(PACE, |_outlet| async move { panic!("a bug") });
+        let response = response(PATIENT, |_outlet| async move { panic!("a bug") });
         let text = text(response).await.unwrap();
         assert!(text.starts_with("data: {\"error\":{\"message\":\"the server failed"), "{text}");
         assert!(!text.contains("DONE"));

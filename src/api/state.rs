@@ -2,70 +2,15 @@
 //!
 //! Built once before the first request and never changed; what changes (load, speeds, tiers) lives behind its own door.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::ApiError;
 use super::admission::Admission;
+use super::directory::Directory;
 use super::health::Readiness;
 use super::metrics::Metrics;
 use crate::engine::Engine;
-use crate::family::{Effort, TierCard};
-use crate::routing::{Route, Wish};
-
-/// What the API asks about the family.
-pub trait Directory: Send + Sync + 'static {
-    /// Who answers `wish`, and why.
-    ///
-    /// # Errors
-    /// 404 for a model that does not exist, 400 for an effort or a budget that cannot be used.
-    fn route(&self, wish: &Wish) -> Result<Route, ApiError>;
-
-    /// What there is, at this moment.
-    fn family(&self) -> FamilyView;
-}
-
-/// The family as clients see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FamilyView {
-    /// Its name, which is also a model name.
-    pub name: String,
-    /// One sentence.
-    pub description: String,
-    /// The effort of requests that name none.
-    pub default_effort: Effort,
-    /// The tier that each effort stands for.
-    pub efforts: BTreeMap<Effort, String>,
-    /// The tiers, in the manifest's order.
-    pub tiers: Vec<TierView>,
-}
-
-/// One tier as clients see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TierView {
-    /// Its name in the family.
-    pub name: String,
-    /// Its model name.
-    pub id: String,
-    /// Weight of its length penalty.
-    pub alpha: f64,
-    /// Why it is not loaded; `None` when it is.
-    pub problem: Option<String>,
-    /// What was measured of it.
-    pub card: Option<TierCard>,
-    /// Tokens a second of one stream, as measured on this machine.
-    pub tokens_per_second: Option<f64>,
-}
-
-impl FamilyView {
-    /// The model name of the tier called `name`.
-    pub fn model_id(&self, name: &str) -> String {
-        let tier = self.tiers.iter().find(|tier| tier.name == name);
-        tier.map_or_else(|| format!("{}:{name}", self.name), |tier| tier.id.clone())
-    }
-}
 
 /// Under which names thoughts are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,8 +46,6 @@ pub struct Options {
     pub stall_timeout: Duration,
     /// Time a request may take, waiting included; `None` for any.
     pub deadline: Option<Duration>,
-    /// Bytes of a request's body.
-    pub body_limit: usize,
     /// Choices of one request.
     pub max_choices: usize,
     /// Bytes of a JSON schema, in `response_format` and in a tool.
@@ -122,7 +65,6 @@ impl Default for Options {
             heartbeat: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(60),
             deadline: Some(Duration::from_secs(600)),
-            body_limit: 4 << 20,
             max_choices: 128,
             schema_limit: 128 << 10,
             probe_timeout: Duration::from_secs(5),
@@ -172,7 +114,7 @@ pub struct AppState {
     /// Who computes.
     pub engine: Arc<dyn Engine>,
     /// Who answers what.
-    pub directory: Arc<dyn Directory>,
+    pub directory: Directory,
     /// Who may compute now.
     pub admission: Admission,
     /// What is counted.
@@ -191,7 +133,7 @@ impl AppState {
     /// State with the system's sources; the door is counted in `metrics`.
     pub fn new(
         engine: Arc<dyn Engine>,
-        directory: Arc<dyn Directory>,
+        directory: Directory,
         admission: Admission,
         metrics: Metrics,
         options: Options,

@@ -1,9 +1,10 @@
-//! A family of two tiers and an engine that says what a test tells it to.
+//! A family of three tiers and an engine that says what a test tells it to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -15,14 +16,20 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::admission::Admission;
+use super::directory::Directory;
+use super::layers::Layers;
+use super::limits::Limits;
 use super::metrics::Metrics;
-use super::state::{AppState, Directory, FamilyView, Options, Sources, TierView};
-use super::{ApiError, router};
+use super::router;
+use super::state::{AppState, Options, Sources};
 use crate::engine::{
-    Channel, Engine, EngineError, Event, Events, Finish, FinishReason, Generation, Piece, Thinking, ToolCall, Usage,
+    Alternative, Channel, Engine, EngineError, Event, Events, Finish, FinishReason, Generation, Piece, ToolCall, Usage,
 };
 use crate::family::Effort;
-use crate::routing::{EffortWish, Route, Wish};
+use crate::routing::{Catalogue, CatalogueTier};
+
+/// Bytes of a body.
+pub(crate) const MAX_BODY: usize = 4 << 20;
 
 /// What the engine does next in every generation.
 #[derive(Debug, Clone)]
@@ -103,55 +110,26 @@ impl Engine for Script {
     }
 }
 
-/// Two tiers: `low` efforts go to `terse`, others to `base`; `xhigh` stands for a tier that is not loaded.
-pub(crate) struct TwoTiers;
-
-impl Directory for TwoTiers {
-    fn route(&self, wish: &Wish) -> Result<Route, ApiError> {
-        let effort = match wish.effort {
-            Some(EffortWish::Named(effort)) => effort,
-            Some(EffortWish::Auto) => Effort::Low,
-            None => Effort::Medium,
-        };
-        let named = match wish.model.as_str() {
-            "mini" => None,
-            "mini:base" => Some("base"),
-            "mini:terse" => Some("terse"),
-            other => return Err(ApiError::model_not_found(format!("there is no model `{other}`"))),
-        };
-        let by_effort = if effort <= Effort::Low { "terse" } else { "base" };
-        let tier = named.unwrap_or(by_effort);
-        Ok(Route {
-            tier: tier.to_owned(),
-            alpha: if tier == "terse" { 0.4 } else { 0.0 },
-            effort: named.is_none().then_some(effort),
-            thinking: match (effort, wish.max_reasoning_tokens) {
-                (Effort::None, _) => Thinking::Closed,
-                (_, Some(budget)) => Thinking::Budget(budget),
-                _ => Thinking::Free,
-            },
-            substituted: named.is_none() && effort == Effort::Xhigh,
-            reason: format!("effort {effort} → {tier}"),
-        })
-    }
-
-    fn family(&self) -> FamilyView {
-        let tier = |name: &str, alpha: f64, problem: Option<&str>| TierView {
-            name: name.to_owned(),
-            id: format!("mini:{name}"),
-            alpha,
-            problem: problem.map(str::to_owned),
-            card: None,
-            tokens_per_second: Some(100.0),
-        };
-        FamilyView {
-            name: "mini".to_owned(),
-            description: "two tiers".to_owned(),
-            default_effort: Effort::Medium,
-            efforts: BTreeMap::from([(Effort::Low, "terse".to_owned()), (Effort::Medium, "base".to_owned())]),
-            tiers: vec![tier("base", 0.0, None), tier("terse", 0.4, None), tier("lost", 0.1, Some("no such folder"))],
-        }
-    }
+/// The tiers `terse` (none to low), `lost` (high; not loaded) and `base` (the others).
+pub(crate) fn catalogue() -> Catalogue {
+    let tier = |name: &str, alpha: f64, is_base: bool, missing: Option<&str>| CatalogueTier {
+        name: name.to_owned(),
+        alpha,
+        is_base,
+        missing: missing.map(str::to_owned),
+        expected: None,
+    };
+    let tiers = vec![
+        tier("terse", 0.4, false, None),
+        tier("lost", 0.1, false, Some("no such folder")),
+        tier("base", 0.0, true, None),
+    ];
+    let stands_for = |effort: Effort| match effort {
+        Effort::None | Effort::Minimal | Effort::Low => "terse",
+        Effort::High => "lost",
+        Effort::Medium | Effort::Xhigh | Effort::Max => "base",
+    };
+    Catalogue::new("mini", tiers, Effort::ALL.into_iter().map(|e| (e, stands_for(e).to_owned())).collect())
 }
 
 pub(crate) fn thought(text: &str) -> Step {
@@ -164,6 +142,14 @@ pub(crate) fn said(text: &str) -> Step {
 
 fn piece(channel: Channel, text: &str) -> Step {
     Step::Say(Event::Token(Piece { channel, text: text.to_owned(), tokens: 1, logprobs: Vec::new() }))
+}
+
+/// A token with its log-probability.
+pub(crate) fn scored(thinking: bool, text: &str) -> Step {
+    let token = |top| Alternative { token: text.to_owned(), bytes: text.as_bytes().to_vec(), logprob: -0.5, top };
+    let channel = if thinking { Channel::Thinking } else { Channel::Answer };
+    let logprobs = vec![token(vec![token(Vec::new())])];
+    Step::Say(Event::Token(Piece { channel, text: text.to_owned(), tokens: 1, logprobs }))
 }
 
 pub(crate) fn started() -> Step {
@@ -214,9 +200,11 @@ impl Server {
         let sources = Sources { random, now: Arc::new(|| 1_700_000_000) };
         let metrics = Metrics::new();
         let admission = admission.counted_in(metrics.clone());
-        let state = AppState::new(engine.clone(), Arc::new(TwoTiers), admission, metrics, options);
+        let state = AppState::new(engine.clone(), Directory::bare(catalogue()), admission, metrics.clone(), options);
         let state = Arc::new(state.with_sources(sources));
-        Self { engine, router: router(state.clone()), state }
+        let limits = Limits { max_body: MAX_BODY, ..Limits::default() };
+        let layers = Layers { limits, metrics, ..Layers::default() };
+        Self { engine, router: layers.around(router(state.clone())), state }
     }
 
     pub async fn send(&self, request: Request<Body>) -> axum::response::Response {
@@ -273,5 +261,47 @@ impl Reply {
             }
         }
         (events, done)
+    }
+}
+
+/// Fails unless `value` is a `schema` of the OpenAI API; says so and passes where the specification is not at hand.
+pub(crate) fn valid(schema: &str, value: &Value) {
+    if let Some(validator) = validator(schema) {
+        let faults: Vec<String> =
+            validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
+        assert!(faults.is_empty(), "no {schema}: {faults:#?}\n{value:#}");
+    }
+}
+
+/// The validator of a schema of the OpenAI API, or `None`, with a message, where the specification is not at hand.
+pub(crate) fn validator(schema: &str) -> Option<jsonschema::Validator> {
+    static COMPONENTS: OnceLock<Option<Value>> = OnceLock::new();
+    let components = COMPONENTS.get_or_init(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors/openai-api-subset.json");
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            println!("skipped: there is no {}", path.display());
+            return None;
+        };
+        let mut document: Value = serde_json::from_str(&text).unwrap();
+        allow_null(&mut document);
+        Some(document["components"].take())
+    });
+    let root =
+        serde_json::json!({"$ref": format!("#/components/schemas/{schema}"), "components": components.as_ref()?});
+    Some(jsonschema::validator_for(&root).unwrap())
+}
+
+/// The specification is OpenAPI 3.1 and still says `nullable`, a word that JSON Schema does not know.
+fn allow_null(part: &mut Value) {
+    match part {
+        Value::Array(items) => items.iter_mut().for_each(allow_null),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(allow_null);
+            if fields.remove("nullable") == Some(Value::Bool(true)) {
+                let schema = Value::Object(std::mem::take(fields));
+                *part = serde_json::json!({"anyOf": [schema, {"type": "null"}]});
+            }
+        }
+        _ => {}
     }
 }

@@ -25,6 +25,8 @@ pub struct TierList {
     pub default_effort: String,
     /// The tier that each effort stands for.
     pub effort: BTreeMap<String, String>,
+    /// Tokens that may be thought at most by effort; efforts not named think freely.
+    pub budget: BTreeMap<String, usize>,
     /// The tiers, loaded or not.
     pub tiers: Vec<TierState>,
 }
@@ -78,6 +80,7 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<TierList> {
         tiers: tiers.collect(),
         engine: state.engine.kind(),
         default_effort: family.default_effort.name().to_owned(),
+        budget: family.budgets.iter().map(|(effort, tokens)| (effort.name().to_owned(), *tokens)).collect(),
         effort: family.efforts.iter().map(|(effort, tier)| (effort.name().to_owned(), tier.clone())).collect(),
         family: family.name,
         description: family.description,

@@ -54,7 +54,7 @@ struct Identity {
         ), headers(
             ("x-brevity-tier" = String, description = "The tier that answers."),
             ("x-brevity-alpha" = f64, description = "Its alpha."),
-            ("x-brevity-effort" = String, description = "The effort that led to it; absent where the tier was named."),
+            ("x-brevity-effort" = String, description = "The effort in force, `auto` where the cards chose."),
             ("x-brevity-reason" = String, description = "Why this tier."),
             ("x-brevity-ignored" = String, description = "Fields of the request that changed nothing."),
         )),
@@ -92,7 +92,7 @@ async fn answer(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) ->
     let identity = Identity {
         id: state.sources.id("chatcmpl"),
         created: (state.sources.now)(),
-        model: state.directory.family().model_id(&route.tier),
+        model: state.directory.model_id(&route.tier),
         report,
     };
     let headers = headers::report(&identity.report, &plan.ignored);

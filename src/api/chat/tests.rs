@@ -1,14 +1,24 @@
-use serde_json::json;
+//! The endpoint as clients see it: shapes, streams, faults, and who is let go of when.
 
-use crate::api::test_support::{Server, usual};
+mod faults;
+mod lifecycle;
+mod shapes;
 
-#[tokio::test]
-async fn first() {
-    let server = Server::new(usual());
-    let body = json!({"model": "mini", "messages": [{"role": "user", "content": "3+4?"}]});
-    let reply = server.post("/v1/chat/completions", &body).await;
-    println!("{} {:?}\n{}", reply.status, reply.headers, reply.text());
-    let body = json!({"model": "mini", "stream": true, "messages": [{"role": "user", "content": "3+4?"}]});
-    let reply = server.post("/v1/chat/completions", &body).await;
-    println!("{} {:?}\n{}", reply.status, reply.headers, reply.text());
+use serde_json::{Value, json};
+
+use crate::api::test_support::{Reply, Server};
+
+const PATH: &str = "/v1/chat/completions";
+
+/// A small request with these fields added or replaced.
+fn request(fields: Value) -> Value {
+    let mut body = json!({"model": "mini", "messages": [{"role": "user", "content": "3+4?"}]});
+    if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
+        body.extend(fields);
+    }
+    body
+}
+
+async fn ask(server: &Server, fields: Value) -> Reply {
+    server.post(PATH, &request(fields)).await
 }

@@ -12,7 +12,7 @@ pub struct BrevityReport {
     pub tier: String,
     /// Weight of the length penalty the tier was trained with; 0 for the base.
     pub alpha: f64,
-    /// The effort that led to it; null where the tier was named.
+    /// The effort in force: the one asked for, or the default one; `auto` where the cards chose the tier.
     pub effort: Option<String>,
     /// Whether another tier than the wished one answered, because that one is not loaded.
     pub substituted: bool,
@@ -30,7 +30,10 @@ impl BrevityReport {
         Self {
             tier: route.tier.clone(),
             alpha: route.alpha,
-            effort: route.effort.map(|effort| effort.name().to_owned()),
+            effort: match route.effort {
+                Some(effort) => Some(effort.name().to_owned()),
+                None => route.auto.then(|| "auto".to_owned()),
+            },
             substituted: route.substituted,
             reason: route.reason.clone(),
             seed: seed.cast_signed(),

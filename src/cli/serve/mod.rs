@@ -12,7 +12,6 @@ mod log;
 mod threads;
 mod values;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::sync::Arc;
@@ -21,13 +20,14 @@ use std::time::Duration;
 use brevity::api;
 use brevity::api::admission::Admission;
 use brevity::api::auth::ApiKeys;
+use brevity::api::directory::Directory;
 use brevity::api::layers::Layers;
 use brevity::api::limits::Limits;
 use brevity::api::metrics::Metrics;
-use brevity::api::served::{Measured, ServedFamily};
 use brevity::api::server::{self, BindError, Server, ServerOptions};
-use brevity::api::state::{AppState, Directory, Options, ReasoningNames};
+use brevity::api::state::{AppState, Options, ReasoningNames};
 use brevity::family::{Hub, LoadedFamily};
+use brevity::routing::Catalogue;
 use clap::FromArgMatches;
 
 pub use arguments::Arguments;
@@ -99,9 +99,9 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue).counted_in(metrics.clone());
     let needs_key = !keys.is_empty();
-    let served = Arc::new(served(&family, &options.effort));
-    let engine = Arc::new(Measured::new(engine, served.clone()));
-    let state = AppState::new(engine, served.clone(), admission.clone(), metrics.clone(), api_options(&options));
+    let directory = directory(&family, &options.effort);
+    let view = directory.family();
+    let state = AppState::new(engine, directory, admission.clone(), metrics.clone(), api_options(&options));
     let limits = Limits { max_body: options.network.max_body, body_timeout: options.network.body_timeout };
     let cors_origins = options.access.cors_origin.clone();
     let layers = Layers { keys, limits, cors_origins, metrics: metrics.clone() };
@@ -116,8 +116,8 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
-    show(&banner::family(&family.manifest, served.catalogue().default_effort, &broken));
-    show(&banner::address(address, &served.family().name, needs_key));
+    show(&banner::family(&family.manifest, view.default_effort, &broken));
+    show(&banner::address(address, &view.id, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,
         write_timeout: network.write_timeout,
@@ -135,16 +135,14 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
 }
 
 /// The family with what the options say about it.
-fn served(family: &LoadedFamily, options: &EffortOptions) -> ServedFamily {
-    let reasons: BTreeMap<&str, &str> =
-        family.broken().map(|tier| (tier.name.as_str(), tier.reason.as_str())).collect();
-    let missing = |name: &str| reasons.get(name).map(|reason| (*reason).to_owned());
-    let served = ServedFamily::new(family.manifest.clone(), missing);
-    let served = served.with_budgets(options.thinking_budget.iter().copied().collect());
-    match options.default_effort {
-        Some(effort) => served.with_default_effort(effort),
-        None => served,
+fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
+    let reason = |name: &str| family.broken().find(|tier| tier.name == name).map(|tier| tier.reason.clone());
+    let mut catalogue = Catalogue::from_manifest(&family.manifest, reason);
+    catalogue.budgets.extend(options.thinking_budget.iter().copied());
+    if let Some(effort) = options.default_effort {
+        catalogue.default_effort = effort;
     }
+    Directory::new(catalogue, &family.manifest)
 }
 
 /// The options that handlers see.
