@@ -156,7 +156,6 @@ fn api_options(options: &Arguments) -> Options {
         heartbeat: if options.network.heartbeat.is_zero() { NEVER } else { options.network.heartbeat },
         stall_timeout: options.network.write_timeout,
         deadline: Some(options.load.deadline),
-        body_limit: options.network.max_body,
         ..Options::default()
     }
 }
