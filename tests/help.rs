@@ -19,6 +19,7 @@ fn help_is_what_it_was() {
     compare("help.txt", &["--help"]);
     compare("help-train.txt", &["train", "--help"]);
     compare("help-eval.txt", &["eval", "--help"]);
+    compare("help-load-test.txt", &["load-test", "--help"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod errors;
 mod help;
+mod load;
 mod resume;
 mod support;
 mod train;

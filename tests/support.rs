@@ -69,7 +69,7 @@ impl Workspace {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_serve"));
         command.args(arguments).current_dir(self.folder.path());
-        for name in ["COLUMNS", "BREVITY_THREADS", "BREVITY_FAMILY", "BREVITY_RECIPE", "BREVITY_RUNS"] {
+        for name in ["COLUMNS", "BREVITY_THREADS", "BREVITY_FAMILY", "BREVITY_RECIPE", "BREVITY_RUNS", "BREVITY_URL"] {
             command.env_remove(name);
         }
         command

@@ -7,6 +7,7 @@ mod bench;
 mod eval;
 mod failure;
 mod interrupt;
+mod load_test;
 mod place;
 mod progress;
 mod train;
@@ -33,6 +34,7 @@ pub struct Cli {
 enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
+    LoadTest(load_test::Arguments),
 }
 
 /// What every subcommand returns.
@@ -48,6 +50,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::LoadTest(arguments) => load_test::run(&arguments),
     }
 }
 

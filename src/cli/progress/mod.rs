@@ -1,5 +1,6 @@
 //! What is shown while something runs: a bar on a terminal, plain lines in a pipe. Nothing is decided or written here.
 
+mod loading;
 mod sampling;
 mod training;
 
@@ -7,6 +8,7 @@ use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub use loading::Loading;
 pub use sampling::Sampling;
 pub use training::{Reinforced, Supervised};
 
