@@ -1,5 +1,7 @@
 //! The summary for a terminal: one table of times and tokens, one of savings, one of outcomes, and those of a sweep.
 
+use std::time::Duration;
+
 use super::comparison::{Comparison, Estimate};
 use super::metric::{Metric, Statistic};
 use super::summary::{EffortSummary, Summary};
@@ -110,38 +112,31 @@ pub fn points(difference: Option<Estimate>) -> String {
     format!("{}{ends}", number::signed(value * 100.0, 1))
 }
 
+/// One column an effort, because a row of all these figures is wider than a terminal.
 fn savings(summary: &Summary) -> Table {
-    let mut table = Table::new([
-        ("effort", Align::Left),
-        ("pairs", Align::Right),
-        ("tokens", Align::Left),
-        ("end to end, mean", Align::Left),
-        ("p50", Align::Left),
-        ("p95", Align::Left),
-        ("first token, p50", Align::Left),
-        ("by fewer tokens", Align::Left),
-        ("by faster tokens", Align::Left),
-        ("cost", Align::Left),
-        ("accuracy, points", Align::Left),
-    ]);
-    for comparison in &summary.comparisons {
-        let ratio = |metric, statistic| change(comparison.ratio(metric, statistic));
-        table.push([
-            comparison.effort.clone(),
-            number::grouped(comparison.pairs as f64),
-            ratio(Metric::Tokens, Statistic::Mean),
-            ratio(Metric::EndToEnd, Statistic::Mean),
-            ratio(Metric::EndToEnd, Statistic::P50),
-            ratio(Metric::EndToEnd, Statistic::P95),
-            ratio(Metric::TimeToFirstToken, Statistic::P50),
-            change(comparison.split.map(|split| split.tokens)),
-            change(comparison.split.map(|split| split.time_per_token)),
-            ratio(Metric::Cost, Statistic::Mean),
-            points(comparison.accuracy_difference),
-        ]);
-    }
-    // Nobody asked for prices, or nothing was graded: no column of dashes.
-    table.without_empty("–")
+    let efforts = summary.comparisons.iter().map(|comparison| (comparison.effort.clone(), Align::Left));
+    let mut table = Table::new([(String::new(), Align::Left)].into_iter().chain(efforts));
+    let mut row = |name: &str, of: &dyn Fn(&Comparison) -> String| {
+        let cells: Vec<String> = summary.comparisons.iter().map(of).collect();
+        // Nobody asked for prices, or nothing was graded: no row of dashes.
+        if cells.iter().any(|cell| cell != "–") {
+            table.push([name.to_owned()].into_iter().chain(cells));
+        }
+    };
+    let ratio = |metric, statistic| move |comparison: &Comparison| change(comparison.ratio(metric, statistic));
+    row("pairs", &|comparison| number::grouped(comparison.pairs as f64));
+    row("tokens, mean", &ratio(Metric::Tokens, Statistic::Mean));
+    row("end to end, mean", &ratio(Metric::EndToEnd, Statistic::Mean));
+    row("  by fewer tokens", &|comparison| change(comparison.split.map(|split| split.tokens)));
+    row("  by faster tokens", &|comparison| change(comparison.split.map(|split| split.time_per_token)));
+    row("end to end, p50", &ratio(Metric::EndToEnd, Statistic::P50));
+    row("end to end, p95", &ratio(Metric::EndToEnd, Statistic::P95));
+    row("first token, p50", &ratio(Metric::TimeToFirstToken, Statistic::P50));
+    row("first token, p95", &ratio(Metric::TimeToFirstToken, Statistic::P95));
+    row("first answer token, p50", &ratio(Metric::TimeToFirstAnswerToken, Statistic::P50));
+    row("cost, mean", &ratio(Metric::Cost, Statistic::Mean));
+    row("accuracy, points", &|comparison| points(comparison.accuracy_difference));
+    table
 }
 
 fn outcomes(summary: &Summary) -> Table {
@@ -239,7 +234,8 @@ fn sweep(summary: &Summary) -> Table {
 }
 
 fn saturation(summary: &Summary) -> Table {
-    let users = format!("users, one request in {}", seconds(summary.head.user_interval));
+    let interval = Duration::try_from_secs_f64(summary.head.user_interval).unwrap_or_default();
+    let users = format!("users, a request each in {interval:?}");
     let over = format!("against {}", summary.head.reference);
     let mut table = Table::new([
         ("effort".to_owned(), Align::Left),
@@ -299,9 +295,10 @@ pub fn notes(summary: &Summary) -> Vec<String> {
 fn saving(comparison: &Comparison) -> Option<String> {
     let ratio = |statistic| comparison.ratio(Metric::EndToEnd, statistic).map(|ratio| 1.0 / ratio.value);
     let (median, tail) = (ratio(Statistic::P50)?, ratio(Statistic::P95)?);
-    let split = comparison.split?;
-    let part = split.fewer_tokens_share.filter(|_| split.end_to_end.value < 1.0).map_or_else(String::new, |share| {
-        format!("; {} of the saving is fewer tokens, the rest faster tokens", number::percent(share, 0))
+    let times = |ratio: Estimate| format!("{:.2} ×", 1.0 / ratio.value);
+    let part = comparison.split.map_or_else(String::new, |split| {
+        let (all, fewer, faster) = (times(split.end_to_end), times(split.tokens), times(split.time_per_token));
+        format!("; at the mean {all}: {fewer} by fewer tokens, times {faster} by faster tokens")
     });
     let accuracy = comparison.accuracy_difference.map_or_else(String::new, |difference| {
         format!(", accuracy {} points", number::signed(difference.value * 100.0, 1))

@@ -12,7 +12,7 @@ const GROWTH: f64 = 1.05;
 /// What a stage got done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throughput {
-    /// Answered requests a second, while requests were sent.
+    /// Answered requests a second: in a closed loop while requests were sent, in an open loop until the last was answered.
     pub requests_per_second: f64,
     /// By how many requests a second the queue grew in the second half of the sending; open loops only.
     pub queue_growth: Option<f64>,
@@ -23,8 +23,15 @@ pub struct Throughput {
 impl Throughput {
     /// Measures a stage.
     pub fn of(driven: &Driven, pace: Pace) -> Self {
-        let requests_per_second = rate(&driven.timings, driven.sending);
-        let Pace::Rate { .. } = pace else { return Self { requests_per_second, queue_growth: None, kept_up: None } };
+        let Pace::Rate { .. } = pace else {
+            let requests_per_second = rate(&driven.timings, driven.sending);
+            return Self { requests_per_second, queue_growth: None, kept_up: None };
+        };
+        // Of requests that queue in the server nobody knows what part is done, so only whole ones count; a server with a
+        // queue is busy until the last.
+        let last = driven.timings.iter().map(|timing| timing.ended).fold(0.0, f64::max);
+        let succeeded = driven.timings.iter().filter(|timing| timing.succeeded).count() as f64;
+        let requests_per_second = if last > 0.0 { succeeded / last } else { 0.0 };
         let (from, to) = (driven.sending / 2.0, driven.sending);
         let within = |moment: f64| moment > from && moment <= to;
         let due = driven.timings.iter().filter(|timing| within(timing.intended)).count() as f64;
@@ -108,6 +115,7 @@ mod tests {
         let throughput = Throughput::of(&driven(&slow), rate);
         assert!(throughput.fell_behind());
         assert!((throughput.queue_growth.unwrap() - 5.0).abs() < 0.2, "{throughput:?}");
+        assert_eq!(throughput.requests_per_second, 5.0, "what waits in the queue is not half done");
         // Three requests say nothing.
         assert!(!Throughput::of(&driven(&[(0.0, 9.0), (0.1, 9.0), (0.2, 9.0)]), rate).fell_behind());
     }
