@@ -4,12 +4,9 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     keep_memory();
-    let command = cli::Cli::parse();
-    match cli::run(command) {
+    match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             cli::report(&failure);

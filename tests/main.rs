@@ -4,7 +4,11 @@
 
 mod errors;
 mod help;
+mod hub;
+mod hub_server;
 mod load;
 mod resume;
+mod serve;
 mod support;
+mod tiers;
 mod train;

@@ -69,7 +69,8 @@ impl Workspace {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_serve"));
         command.args(arguments).current_dir(self.folder.path());
-        for name in ["COLUMNS", "BREVITY_THREADS", "BREVITY_FAMILY", "BREVITY_RECIPE", "BREVITY_RUNS", "BREVITY_URL"] {
+        let ours = |name: &str| name.starts_with("BREVITY_") || ["COLUMNS", "RUST_LOG"].contains(&name);
+        for name in std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(ours)) {
             command.env_remove(name);
         }
         command
@@ -109,7 +110,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    fn new(output: Output) -> Self {
+    /// What a process left.
+    pub fn new(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),

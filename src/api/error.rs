@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::EngineError;
+use crate::routing::RouteError;
 
 /// An error that is told to the client. The constructors are the whole list of statuses this server answers with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -161,6 +162,18 @@ impl From<EngineError> for ApiError {
             }
             EngineError::Failed { upstream: true, .. } => Self::bad_gateway(message),
             EngineError::Failed { upstream: false, .. } => Self::internal(message),
+        }
+    }
+}
+
+impl From<RouteError> for ApiError {
+    fn from(error: RouteError) -> Self {
+        let message = error.to_string();
+        match (&error, error.param()) {
+            (RouteError::UnknownModel { .. } | RouteError::NotLoaded { .. }, _) => Self::model_not_found(message),
+            (RouteError::Empty { .. }, _) => Self::unavailable(message, Some(Duration::from_secs(1))),
+            (_, Some(param)) => Self::invalid(param, message),
+            (_, None) => Self::bad_request(message),
         }
     }
 }

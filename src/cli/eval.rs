@@ -6,7 +6,7 @@ mod subject;
 use std::path::PathBuf;
 
 use brevity::eval::{self, Behaviours, Comparison, Evaluation, Graded, Response, Settings, Suite, Summary};
-use brevity::family::{Manifest, TierCard};
+use brevity::family::{Hub, Manifest, Source, TierCard};
 use brevity::report::number;
 use brevity_training::Error;
 use brevity_training::recipe::{BehavioursSection, EvalSection, Recipe};
@@ -16,7 +16,7 @@ use brevity_training::tasks::mini;
 use clap::{Args, ValueEnum};
 
 use self::subject::Subject;
-use super::progress::{self, Sampling};
+use super::progress::{self, Fetching, Sampling};
 use super::{Failure, Result, interrupt, place};
 
 /// Most tokens of a response on the mini suite, whose traces end well before.
@@ -44,9 +44,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Folder of the family, with family.toml
-    #[arg(long, env = "BREVITY_FAMILY", hide_env_values = true, value_name = "DIR", default_value = "models/mini")]
-    family: PathBuf,
+    /// Folder of the family, or `organisation/name[@revision]` on the Hugging Face hub
+    #[arg(long, env = "BREVITY_FAMILY", hide_env_values = true, value_name = "FAMILY", default_value = "models/mini")]
+    family: Source,
 
     /// Measure only this tier; may be given several times. Default: the base, then every tier by alpha
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
@@ -167,15 +167,18 @@ fn subjects(arguments: &Arguments) -> Result<(String, Vec<Subject>, Option<Manif
         let name = place::name_of(folder);
         return Ok((name.clone(), vec![Subject::model(&name, folder)?], None));
     }
-    let place = arguments.family.join("family.toml");
-    if !place.is_file() {
-        let message = format!("there is no family in `{}`: no family.toml", arguments.family.display());
+    let (hub, mut fetching) = (Hub::from_env(), Fetching::default());
+    let opened = arguments.family.open(&hub, &mut fetching).map_err(|error| {
         let hint = "train one with `serve train`, or measure a model folder with `serve eval --model FOLDER`";
-        return Err(Failure::from(Error::config(message)).hint(hint));
+        Failure::from(error).hint(hint)
+    })?;
+    if arguments.write_cards && (opened.origin.is_some() || opened.is_single) {
+        let message =
+            format!("`{}` has no family.toml on this machine that --write-cards could change", arguments.family);
+        return Err(Failure::usage(message));
     }
-    let manifest = Manifest::load(&place)?;
-    let subjects = Subject::of_family(&manifest, &arguments.tier)?;
-    Ok((manifest.name.clone(), subjects, Some(manifest)))
+    let subjects = Subject::of_family(&opened, &arguments.tier, &hub, &mut fetching)?;
+    Ok((opened.manifest.name.clone(), subjects, Some(opened.manifest)))
 }
 
 /// Options before recipe before defaults.

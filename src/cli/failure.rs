@@ -1,6 +1,6 @@
 //! How a command ends badly: an error with its causes, perhaps a hint, and an exit code.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 
 use brevity_training::Error;
@@ -51,17 +51,24 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
-/// Writes the error to standard error, its causes after it where they are not already part of the sentence.
-pub fn report(failure: &Failure) {
-    let mut text = failure.error.to_string();
-    for cause in failure.error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(&format!(": {cause}"));
+impl fmt::Display for Failure {
+    /// The error, its causes after it where they are not already part of the sentence, and the hint on a line of its own.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text.push_str(&format!(": {cause}"));
+            }
         }
+        formatter.write_str(&text)?;
+        self.hint.iter().try_for_each(|hint| write!(formatter, "\nhint: {hint}"))
     }
-    let hint = failure.hint.iter().map(|hint| format!("hint: {hint}\n")).collect::<String>();
+}
+
+/// Writes the error to standard error.
+pub fn report(failure: &Failure) {
     // Where standard error is closed there is nobody left to tell.
-    let _ = write!(std::io::stderr(), "error: {text}\n{hint}");
+    let _ = writeln!(std::io::stderr(), "error: {failure}");
 }
 
 #[cfg(test)]

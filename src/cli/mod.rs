@@ -4,30 +4,41 @@
 //! how an error reads. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod command;
 mod eval;
 mod failure;
 mod interrupt;
 mod load_test;
 mod place;
 mod progress;
+mod serve;
+mod tiers;
 mod train;
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use failure::{Failure, report};
 
-/// Train reasoning models into effort tiers, and measure what each tier saves.
+/// Serve reasoning models whose `reasoning_effort` picks a trained tier
+///
+/// Without a command: answer OpenAI's API with a family of tiers. The commands train tiers and measure what each saves.
 #[derive(Debug, Parser)]
-#[command(name = "serve", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "serve", version, propagate_version = true, max_term_width = 100, after_help = serve::EXAMPLES)]
 pub struct Cli {
-    /// Threads that compute; all cores by default
+    /// Threads that compute [default: all cores; one when a small model is served]
     #[arg(long, global = true, env = "BREVITY_THREADS", hide_env_values = true, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
+    #[command(flatten)]
+    serve: serve::Arguments,
+
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,22 +46,43 @@ enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
     LoadTest(load_test::Arguments),
+    Tiers(tiers::Arguments),
 }
 
 /// What every subcommand returns.
 type Result<T> = std::result::Result<T, Failure>;
 
-/// Runs the command.
+/// Reads the command line and runs what it asks for.
 ///
 /// # Errors
-/// Whatever the subcommand fails with.
-pub fn run(cli: Cli) -> Result<()> {
+/// Whatever the command fails with. Mistakes in the command line end the process here, as clap does.
+pub fn run() -> Result<()> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let command = Cli::command();
+    let matches = command.clone().get_matches_from(&arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Some(subcommand) = cli.command else {
+        return serve::run(&command, &arguments);
+    };
+    refuse_server_options(&matches);
     set_threads(cli.threads);
     interrupt::listen()?;
-    match cli.command {
+    match subcommand {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::LoadTest(arguments) => load_test::run(&arguments),
+        Command::Tiers(arguments) => tiers::run(&arguments),
+    }
+}
+
+/// Ends the process when an option of the server stands before a subcommand, where it would mean nothing.
+fn refuse_server_options(matches: &ArgMatches) {
+    let server = serve::Arguments::augment_args(clap::Command::new("serve"));
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    if let Some(option) = server.get_arguments().find(|argument| given(argument.get_id().as_str())) {
+        let (option, command) = (option.get_long().unwrap_or_default(), matches.subcommand_name().unwrap_or_default());
+        let message = format!("--{option} before `{command}` is an option of the server; write it after `{command}`");
+        Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
 }
 
@@ -66,6 +98,11 @@ fn set_threads(threads: Option<NonZeroUsize>) {
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         variables.push(("CANDLE_NUM_THREADS", "1".to_owned()));
     }
+    set_variables(variables);
+}
+
+/// Sets variables of this process, for the pools that read them when they start.
+fn set_variables(variables: Vec<(&str, String)>) {
     for (name, value) in variables {
         // SAFETY: no other thread exists yet that could read the environment at the same time.
         unsafe { std::env::set_var(name, value) };

@@ -1,6 +1,6 @@
 //! Places to write to, tried before any work begins; and the day, for what is written there.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use brevity_training::Error;
@@ -30,6 +30,22 @@ pub fn name_of(path: &Path) -> String {
 /// `name` as part of a file's name: everything but letters, digits, `-`, `_` and `.` becomes `_`.
 pub fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}
+
+/// `target` seen from the folder `from`; both exist.
+///
+/// # Errors
+/// When one of them does not.
+pub fn relative(target: &Path, from: &Path) -> Result<PathBuf> {
+    let whole = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
+    Ok(between(&whole(target)?, &whole(from)?))
+}
+
+/// `target` seen from `from`, both absolute.
+fn between(target: &Path, from: &Path) -> PathBuf {
+    let shared = target.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(target.components().skip(shared)).collect()
 }
 
 /// Today in UTC as RFC 3339 writes a day, `2025-03-31`.
@@ -75,6 +91,14 @@ mod tests {
         ] {
             assert_eq!(day(days), expected);
         }
+    }
+
+    #[test]
+    fn folders_are_seen_from_others() {
+        let seen = |target: &str, from: &str| between(Path::new(target), Path::new(from));
+        assert_eq!(seen("/a/models/mini/base", "/a/models/mini"), Path::new("base"));
+        assert_eq!(seen("/a/bases/one", "/a/models/mini"), Path::new("../../bases/one"));
+        assert_eq!(seen("/b", "/a"), Path::new("../b"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `serve train`: from a recipe to a model folder, or to the tiers of a family.
 
-mod command;
 mod curves;
 mod destination;
 mod dry_run;
@@ -203,7 +202,11 @@ fn stop_between(work: &Work<'_>) -> Result<()> {
     if interrupt::requested() { Err(interrupted(Error::Interrupted, &work.runs)) } else { Ok(()) }
 }
 
-fn alpha(text: &str) -> std::result::Result<f64, String> {
+/// Reads an alpha of the command line.
+///
+/// # Errors
+/// Why it is none.
+pub fn alpha(text: &str) -> std::result::Result<f64, String> {
     match text.trim().parse() {
         Ok(alpha) if (0.0..1.0).contains(&alpha) => Ok(alpha),
         Ok(_) => Err("alpha lies in [0, 1): at 1 a long correct answer would earn nothing".to_owned()),

@@ -7,6 +7,8 @@
 mod error;
 mod event;
 mod generation;
+pub mod scripted;
+pub mod sequence;
 
 use std::pin::Pin;
 

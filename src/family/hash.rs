@@ -56,6 +56,11 @@ pub fn weights_sha256(folder: &Path) -> Result<String> {
     }
 }
 
+/// SHA-256 of a text, as lowercase hexadecimal.
+pub(super) fn text_sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
 /// Whether `text` is a SHA-256 as [`file_sha256`] writes it.
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))

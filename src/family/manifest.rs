@@ -7,7 +7,7 @@ use brevity_training::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 
 use super::validate::{self, nearest};
-use super::{Effort, TierCard, default_effort_map, hash};
+use super::{Effort, TierCard, Upstream, default_effort_map, hash};
 
 /// A family of effort tiers. Relative paths in it start at the manifest's own folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,11 +22,15 @@ pub struct Manifest {
     pub description: String,
     /// The effort of requests that name none.
     pub default_effort: Effort,
-    /// The weights that all tiers start from.
+    /// The weights that all tiers start from; may be left out where other servers compute all tiers.
+    #[serde(default, skip_serializing_if = "Base::is_unknown")]
     pub base: Base,
     /// The tier of every effort.
     #[serde(default)]
     pub effort: BTreeMap<Effort, String>,
+    /// Tokens that requests of an effort may think at most, unless they say so themselves; no limit for efforts not named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budget: BTreeMap<Effort, usize>,
     /// The tiers; the base first, then by ascending alpha.
     #[serde(default, rename = "tier")]
     pub tiers: Vec<Tier>,
@@ -47,7 +51,14 @@ pub struct Base {
     pub sha256: Option<String>,
 }
 
-/// One tier: an adapter on the base, a checkpoint of its own, or (with neither) the base itself.
+impl Base {
+    fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One tier: an adapter on the base, a checkpoint of its own, either of them on the hub, a model behind another server, or
+/// (with none of these) the base itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
@@ -61,9 +72,16 @@ pub struct Tier {
     /// Folder of a full checkpoint in Hugging Face format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// SHA-256 of the adapter's or checkpoint's weights; required with either. The base tier's is that of [`Base`].
+    /// A repository on the Hugging Face hub, `organisation/name` or `organisation/name@revision`; its files say whether it
+    /// is an adapter or a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// SHA-256 of the adapter's or checkpoint's weights; required with each of the three. The base tier's is that of [`Base`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The server that computes it, for weights that are not loaded here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
     /// How it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<TierTraining>,
@@ -88,31 +106,54 @@ pub struct TierTraining {
     pub wall_seconds: f64,
     /// The command that repeats it.
     pub command: String,
+    /// SHA-256 of the base it was trained from; a tier of another base is not loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_sha256: Option<String>,
 }
 
 impl Tier {
     /// A tier that is the base itself.
     pub fn new(name: &str, alpha: f64) -> Self {
         let name = name.to_owned();
-        Self { name, alpha, adapter: None, checkpoint: None, sha256: None, training: None, card: None }
+        Self {
+            name,
+            alpha,
+            adapter: None,
+            checkpoint: None,
+            hub: None,
+            sha256: None,
+            upstream: None,
+            training: None,
+            card: None,
+        }
     }
 
     /// The tier as the LoRA adapter in `folder`, whose weights hash to `sha256`.
     pub fn with_adapter(self, folder: impl Into<PathBuf>, sha256: impl Into<String>) -> Self {
-        Self { adapter: Some(folder.into()), checkpoint: None, sha256: Some(sha256.into()), ..self }
+        Self { adapter: Some(folder.into()), checkpoint: None, hub: None, sha256: Some(sha256.into()), ..self }
     }
 
     /// The tier as the full checkpoint in `folder`, whose weights hash to `sha256`.
     pub fn with_checkpoint(self, folder: impl Into<PathBuf>, sha256: impl Into<String>) -> Self {
-        Self { adapter: None, checkpoint: Some(folder.into()), sha256: Some(sha256.into()), ..self }
+        Self { adapter: None, checkpoint: Some(folder.into()), hub: None, sha256: Some(sha256.into()), ..self }
+    }
+
+    /// The tier as the repository `id` on the hub, whose weights hash to `sha256`.
+    pub fn with_hub(self, id: impl Into<String>, sha256: impl Into<String>) -> Self {
+        Self { adapter: None, checkpoint: None, hub: Some(id.into()), sha256: Some(sha256.into()), ..self }
+    }
+
+    /// The tier as a model behind another server; its weights are not seen here, so it has no hash.
+    pub fn with_upstream(self, upstream: Upstream) -> Self {
+        Self { adapter: None, checkpoint: None, hub: None, sha256: None, upstream: Some(upstream), ..self }
     }
 
     /// Whether it is the base itself.
     pub fn is_base(&self) -> bool {
-        self.adapter.is_none() && self.checkpoint.is_none()
+        self.folder().is_none() && self.hub.is_none() && self.upstream.is_none()
     }
 
-    /// Its own folder of weights; `None` for the base.
+    /// Its own folder of weights; `None` for the base and for a tier on the hub.
     pub fn folder(&self) -> Option<&Path> {
         self.adapter.as_deref().or(self.checkpoint.as_deref())
     }
@@ -128,6 +169,7 @@ impl Manifest {
             default_effort: Effort::Medium,
             base,
             effort: BTreeMap::new(),
+            budget: BTreeMap::new(),
             tiers: Vec::new(),
         }
     }
@@ -211,7 +253,7 @@ impl Manifest {
         let spread = self.effort == default_effort_map(&self.tiers);
         if let Some(old) = self.tiers.iter().position(|old| old.name == tier.name) {
             let old = self.tiers.remove(old);
-            if tier.card.is_none() && old.sha256 == tier.sha256 && old.folder().is_some() == tier.folder().is_some() {
+            if tier.card.is_none() && old.sha256 == tier.sha256 && old.is_base() == tier.is_base() {
                 tier.card = old.card;
             }
         }
@@ -220,6 +262,40 @@ impl Manifest {
         if spread || self.effort.is_empty() {
             self.effort = default_effort_map(&self.tiers);
         }
+    }
+
+    /// Takes the tier called `name` out and returns it; its files stay. Efforts that pointed to it go to the tier with the
+    /// nearest alpha, or are spread anew where they were spread by [`default_effort_map`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no such tier, or no other one.
+    pub fn remove_tier(&mut self, name: &str) -> Result<Tier> {
+        let index = self.tiers.iter().position(|tier| tier.name == name).ok_or_else(|| self.unknown_tier(name))?;
+        if self.tiers.len() == 1 {
+            let message = format!("`{name}` is the only tier of family `{}`, add another one first", self.name);
+            return Err(Error::config(message));
+        }
+        let spread = self.effort == default_effort_map(&self.tiers);
+        let removed = self.tiers.remove(index);
+        let distance = |tier: &Tier| (tier.alpha - removed.alpha).abs();
+        let nearest =
+            self.tiers.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|tier| tier.name.clone());
+        if spread {
+            self.effort = default_effort_map(&self.tiers);
+        } else if let Some(nearest) = nearest {
+            self.effort.values_mut().filter(|tier| *tier == name).for_each(|tier| nearest.clone_into(tier));
+        }
+        Ok(removed)
+    }
+
+    /// Lets `effort` lead to the tier called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the nearest name when there is no such tier.
+    pub fn set_effort(&mut self, effort: Effort, name: &str) -> Result<()> {
+        let name = self.tier(name)?.name.clone();
+        self.effort.insert(effort, name);
+        Ok(())
     }
 
     /// Gives the tier called `name` this card.

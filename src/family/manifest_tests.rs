@@ -1,5 +1,5 @@
 use super::*;
-use crate::family::LevelCard;
+use crate::family::{Dialect, LevelCard};
 use proptest::prelude::*;
 use std::fs;
 
@@ -46,6 +46,7 @@ fn sample() -> Manifest {
             seed: 1,
             wall_seconds: 612.5,
             command: "serve train mini-rl --alpha 0.05".to_owned(),
+            base_sha256: Some(BASE.to_owned()),
         }),
         card: Some(card(TIER)),
         ..Tier::new("alpha-0.05", 0.05).with_checkpoint("alpha-0.05", TIER)
@@ -103,6 +104,7 @@ fn the_text_is_stable() {
     seed = 1
     wall_seconds = 612.5
     command = "serve train mini-rl --alpha 0.05"
+    base_sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
     [tier.card]
     dataset = "mini:test"
@@ -214,6 +216,12 @@ fn faults_name_key_and_remedy() {
     assert!(text.contains("tier \"alpha-0.05\" sha256: `1234` is no SHA-256"), "{text}");
     let text = fault(|m| m.tiers[1].adapter = Some("x".into()));
     assert!(text.contains("both `adapter` and `checkpoint`"), "{text}");
+    let text = fault(|m| m.tiers[1].hub = Some("org/name".to_owned()));
+    assert!(text.contains("both `checkpoint` and `hub`"), "{text}");
+    let text = fault(|m| m.tiers[1] = Tier::new("far", 0.2).with_hub("name", TIER));
+    assert!(text.contains("tier \"far\" hub: `name` is no repository"), "{text}");
+    let text = fault(|m| m.tiers[1].training.as_mut().unwrap().base_sha256 = Some("12".to_owned()));
+    assert!(text.contains("training.base_sha256: `12` is no SHA-256"), "{text}");
     let text = fault(|m| m.tiers.push(Tier::new("second", 0.0)));
     assert!(text.contains("\"base\", \"second\" all name neither"), "{text}");
     let text = fault(|m| m.tiers.clear());
@@ -227,6 +235,43 @@ fn faults_name_key_and_remedy() {
 }
 
 #[test]
+fn tiers_of_other_servers_need_neither_base_nor_hash() {
+    let upstream = Upstream {
+        url: "http://127.0.0.1:8000/v1".to_owned(),
+        model: "org/short".to_owned(),
+        api_key_env: Some("SHORT_KEY".to_owned()),
+        ..Upstream::default()
+    };
+    let tier = Tier::new("short", 0.4).with_upstream(upstream);
+    let mut manifest = Manifest::new("family.toml", "far", Base::default());
+    manifest.upsert_tier(tier);
+    manifest.budget = BTreeMap::from([(Effort::Low, 256), (Effort::High, 4096)]);
+    let text = manifest.to_toml().unwrap();
+    assert!(text.contains("[tier.upstream]\nurl = ") && text.contains("[budget]\nlow = 256\nhigh = 4096\n"), "{text}");
+    assert_eq!(Manifest::parse(&text, Path::new("family.toml")).unwrap(), manifest);
+    assert!(!manifest.tiers[0].is_base());
+    manifest.verify(None).unwrap();
+
+    let extra = text.replace("model = ", "dialect = \"openai\"\nextra_body = { service_tier = \"flex\" }\nmodel = ");
+    let parsed = Manifest::parse(&extra, Path::new("family.toml")).unwrap();
+    let upstream = parsed.tiers[0].upstream.as_ref().unwrap();
+    assert_eq!((upstream.dialect, &upstream.extra_body["service_tier"]), (Dialect::Openai, &"flex".into()));
+
+    let fault = |from: &str, to: &str| {
+        assert!(text.contains(from), "{text}");
+        Manifest::parse(&text.replace(from, to), Path::new("family.toml")).unwrap_err().to_string()
+    };
+    let message = fault("http://127.0.0.1:8000/v1", "127.0.0.1:8000");
+    assert!(message.contains("tier \"short\" upstream.url: `127.0.0.1:8000` is no address"), "{message}");
+    let message = fault("http://", "http://me:secret@");
+    assert!(message.contains("upstream.url: holds a user name") && !message.contains("secret"), "{message}");
+    let message = fault("SHORT_KEY", "sk-12345");
+    assert!(message.contains("never the key itself") && !message.contains("sk-12345"), "{message}");
+    let message = fault("high = 4096", "high = 128");
+    assert!(message.contains("budget.high: 128 tokens are fewer than the 256 of `low`"), "{message}");
+}
+
+#[test]
 fn a_new_tier_moves_only_efforts_that_nobody_placed() {
     let mut manifest = sample();
     manifest.upsert_tier(Tier::new("alpha-0.4", 0.4).with_adapter("alpha-0.4", TIER));
@@ -235,6 +280,23 @@ fn a_new_tier_moves_only_efforts_that_nobody_placed() {
     manifest.effort.insert(Effort::None, "alpha-0.1".to_owned());
     manifest.upsert_tier(Tier::new("alpha-0.6", 0.6).with_adapter("alpha-0.6", TIER));
     assert_eq!(manifest.effort[&Effort::None], "alpha-0.1");
+}
+
+#[test]
+fn a_removed_tier_leaves_its_efforts_to_the_nearest() {
+    let mut manifest = sample();
+    assert_eq!(manifest.remove_tier("alpha-0.05").unwrap().alpha, 0.05);
+    assert_eq!(manifest.effort, default_effort_map(&manifest.tiers), "spread anew");
+    let mut manifest = sample();
+    manifest.set_effort(Effort::Max, "alpha-0.1").unwrap();
+    manifest.remove_tier("alpha-0.1").unwrap();
+    assert_eq!(manifest.effort[&Effort::Max], "alpha-0.05", "a map written by hand moves only what pointed there");
+    assert_eq!(manifest.effort[&Effort::High], "base");
+    manifest.remove_tier("base").unwrap();
+    let only = manifest.remove_tier("alpha-0.05").unwrap_err().to_string();
+    assert!(only.contains("the only tier"), "{only}");
+    assert!(manifest.set_effort(Effort::Low, "alpha-0.5").unwrap_err().to_string().contains("did you mean"));
+    manifest.to_toml().unwrap();
 }
 
 #[test]

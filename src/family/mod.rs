@@ -1,14 +1,33 @@
 //! What a family is: one base, tiers trained from it with different penalties, and what was measured of each.
 //!
-//! `family.toml` is the whole of it ([`Manifest`]); weights lie in folders beside it. This room reads, checks and writes
-//! manifests and hashes weights. It loads no model, opens no socket, and does not know how a tier was trained or measured.
+//! `family.toml` is the whole of it ([`Manifest`]); weights lie in folders beside it or on the hub. This room reads, checks,
+//! changes and writes manifests, fetches, hashes and merges weights, and says which tiers can be served ([`load()`]). It runs
+//! no model, opens no port, and does not know how a tier was trained or measured.
 
 pub mod card;
+mod check;
 pub mod effort;
 pub mod hash;
+mod header;
+pub mod hub;
+mod load;
 pub mod manifest;
+mod merge;
+mod source;
+#[cfg(test)]
+mod test_support;
+pub mod upstream;
 mod validate;
+mod vocabulary;
 
 pub use card::{LevelCard, TierCard};
+pub use check::{BaseWeights, Checker, Kind, TierWeights};
 pub use effort::{Effort, default_effort_map};
+pub use header::size_on_disk;
+pub use hub::{Downloads, Hub, HubId};
+pub use load::{BrokenTier, LoadedFamily, TierOutcome, check, load};
 pub use manifest::{Base, Manifest, Tier, TierTraining};
+pub use merge::{Merge, merge};
+pub use source::{MANIFEST, Opened, Source};
+pub use upstream::{Dialect, Upstream};
+pub(crate) use validate::nearest;

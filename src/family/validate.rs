@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::hash::is_sha256;
+use super::hub::HubId;
 use super::{Effort, Manifest, Tier};
 
 /// Every fault of `manifest`, each beginning with its key.
@@ -23,11 +24,12 @@ pub(super) fn faults(manifest: &Manifest) -> Vec<String> {
         manifest.tiers.iter().filter(|tier| tier.is_base()).map(|tier| format!("\"{}\"", tier.name)).collect();
     if bases.len() > 1 {
         faults.push(format!(
-            "tier: {} all name neither adapter nor checkpoint, only one tier can be the base itself",
+            "tier: {} all name neither adapter nor checkpoint nor hub, only one tier can be the base itself",
             bases.join(", ")
         ));
     }
     efforts(manifest, &names, &mut faults);
+    budgets(manifest, &mut faults);
     faults
 }
 
@@ -35,21 +37,12 @@ fn base(manifest: &Manifest, faults: &mut Vec<String>) {
     let base = &manifest.base;
     match (&base.path, &base.hub) {
         (Some(_), Some(_)) => faults.push("base: both `path` and `hub`, keep one".to_owned()),
+        (None, None) if !manifest.tiers.is_empty() && manifest.tiers.iter().all(|tier| tier.upstream.is_some()) => {}
         (None, None) => faults.push("base: neither `path` nor `hub`, write one".to_owned()),
         (Some(_), None) if base.sha256.is_none() => {
             faults.push("base.sha256: missing, write the output of `sha256sum` for its weights".to_owned());
         }
-        (None, Some(hub)) => {
-            let name = hub.split('@').next().unwrap_or_default();
-            if hub.ends_with('@')
-                || hub.split('@').count() > 2
-                || name.split('/').filter(|part| !part.is_empty()).count() != 2
-            {
-                faults.push(format!(
-                    "base.hub: `{hub}` is no repository, write `organisation/name` or `organisation/name@revision`"
-                ));
-            }
-        }
+        (None, Some(id)) => hub("base.hub", id, faults),
         (Some(_), None) => {}
     }
     sha256("base.sha256", base.sha256.as_deref(), faults);
@@ -67,10 +60,25 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
             tier.alpha
         ));
     }
-    if tier.adapter.is_some() && tier.checkpoint.is_some() {
-        faults.push(format!("{}: both `adapter` and `checkpoint`, keep one", key("adapter")));
+    let places = [
+        ("adapter", tier.adapter.is_some()),
+        ("checkpoint", tier.checkpoint.is_some()),
+        ("hub", tier.hub.is_some()),
+        ("upstream", tier.upstream.is_some()),
+    ];
+    let places: Vec<&str> = places.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+    if let [first, second, ..] = places.as_slice() {
+        faults.push(format!("{}: both `{first}` and `{second}`, keep one", key(first)));
+    }
+    if let Some(id) = &tier.hub {
+        hub(&key("hub"), id, faults);
+    }
+    if let Some(upstream) = &tier.upstream {
+        let found = upstream.faults().into_iter();
+        faults.extend(found.map(|(name, message)| format!("{}: {message}", key(&format!("upstream.{name}")))));
     }
     match (tier.is_base(), &tier.sha256) {
+        (false, None) if tier.upstream.is_some() => {}
         (false, None) => {
             faults.push(format!("{}: missing, write the output of `sha256sum` for its weights", key("sha256")));
         }
@@ -86,6 +94,9 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
         tier.training.as_ref().map(|training| training.wall_seconds).filter(|s| !(s.is_finite() && *s >= 0.0))
     {
         faults.push(format!("{}: {seconds} is no duration in seconds", key("training.wall_seconds")));
+    }
+    if let Some(base) = tier.training.as_ref().and_then(|training| training.base_sha256.as_deref()) {
+        sha256(&key("training.base_sha256"), Some(base), faults);
     }
     if let Some(card) = &tier.card {
         faults.extend(
@@ -113,6 +124,22 @@ fn efforts(manifest: &Manifest, names: &BTreeSet<&str>, faults: &mut Vec<String>
     }
 }
 
+fn hub(key: &str, id: &str, faults: &mut Vec<String>) {
+    if let Err(message) = id.parse::<HubId>() {
+        faults.push(format!("{key}: {message}"));
+    }
+}
+
+/// More effort may not mean less room to think: the dial would turn backwards.
+fn budgets(manifest: &Manifest, faults: &mut Vec<String>) {
+    let pairs = manifest.budget.iter().zip(manifest.budget.iter().skip(1));
+    for ((less, more_tokens), (more, fewer_tokens)) in pairs.filter(|((_, first), (_, second))| first > second) {
+        faults.push(format!(
+            "budget.{more}: {fewer_tokens} tokens are fewer than the {more_tokens} of `{less}`, write at least as many"
+        ));
+    }
+}
+
 fn sha256(key: &str, value: Option<&str>, faults: &mut Vec<String>) {
     if let Some(value) = value.filter(|value| !is_sha256(value)) {
         faults.push(format!("{key}: `{value}` is no SHA-256, it has 64 digits of 0-9 and a-f"));
@@ -120,7 +147,7 @@ fn sha256(key: &str, value: Option<&str>, faults: &mut Vec<String>) {
 }
 
 /// The end of a message about the unknown word `wrong`: `, did you mean ...?` when a known word is near, else all known words.
-pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let near = known
         .iter()

@@ -3,9 +3,30 @@
 //! Pure functions on plain values. No I/O, no clock, no engine: what is measured (speed) comes in as an argument, and the
 //! same wish always gives the same [`Route`], with the reason in words.
 
+mod auto;
+mod budget;
+mod catalogue;
+mod effort;
+mod error;
+mod model;
+mod resolve;
+mod speed;
+
+#[cfg(test)]
+mod fixtures;
+
 use std::time::Duration;
 
+use crate::engine::Thinking;
 use crate::family::Effort;
+
+pub use auto::ACCURACY_FLOOR;
+pub use catalogue::{Catalogue, CatalogueTier, Expectation};
+pub use effort::{EffortWish, UnknownEffort};
+pub use error::RouteError;
+pub use model::{ModelName, model_ids, resolve_model};
+pub use resolve::route;
+pub use speed::{Speed, Speeds};
 
 /// What a request says about who shall answer and how long may be thought.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,36 +35,30 @@ pub struct Wish {
     pub model: String,
     /// `reasoning_effort`.
     pub effort: Option<EffortWish>,
-    /// `latency_budget_ms`, for `auto`.
+    /// `latency_budget_ms`: only with `auto`, which it stands for where no effort is named.
     pub latency_budget: Option<Duration>,
-    /// `max_reasoning_tokens` or one of its aliases.
+    /// `max_reasoning_tokens` or one of its aliases; 0 closes the thoughts at once.
     pub max_reasoning_tokens: Option<usize>,
     /// `max_completion_tokens` or `max_tokens`.
     pub max_completion_tokens: Option<usize>,
 }
 
-/// `reasoning_effort` of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EffortWish {
-    /// One of OpenAI's seven values.
-    Named(Effort),
-    /// Let the cards decide.
-    Auto,
-}
-
 /// Who answers, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    /// Name of the tier.
+    /// Name of the tier; it is loaded.
     pub tier: String,
     /// Its alpha; 0 for the base.
     pub alpha: f64,
-    /// The effort that led here, where one did.
+    /// The effort in force: the one asked for, or the default one where `auto` did not choose. It led to the tier unless
+    /// `model` named that.
     pub effort: Option<Effort>,
+    /// Whether `auto` chose the tier from the cards; `effort` is empty then.
+    pub auto: bool,
     /// How much may be thought.
-    pub thinking: crate::engine::Thinking,
-    /// Whether another tier than the wished one answers, because that one is not loaded.
+    pub thinking: Thinking,
+    /// Whether another tier than the effort's answers, because that one is not loaded.
     pub substituted: bool,
-    /// Why this tier, in a sentence for people.
+    /// Why this tier, in a sentence or two for people; one line.
     pub reason: String,
 }

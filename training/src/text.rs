@@ -27,6 +27,24 @@ impl Codec {
         Ok(Self { tokenizer, template: ChatTemplate::from_folder(folder)? })
     }
 
+    /// A codec of parts that are already read.
+    pub fn new(tokenizer: Tokenizer, template: ChatTemplate) -> Self {
+        Self { tokenizer, template }
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// Tokens outside the model's own vocabulary, special ones among them, each with its id and whether it is special.
+    pub fn added_tokens(&self) -> Vec<(u32, String, bool)> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let mut added: Vec<_> = added.into_iter().map(|(id, token)| (id, token.content, token.special)).collect();
+        added.sort_unstable();
+        added
+    }
+
     /// Token ids of text that is already complete (a rendered prompt, a response).
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use brevity::family::{Manifest, Tier, hash};
+use brevity::family::{Checker, Downloads, Hub, Kind, Opened, Tier, TierWeights, hash};
 use brevity_training::Error;
 use brevity_training::model::{DType, Decoder, Device, LoraAdapter, Pretrained};
 use brevity_training::text::Codec;
@@ -52,53 +52,40 @@ impl Subject {
         Ok(Self { name, label, alpha: None, is_base: false, sha256, model: folder.to_owned(), adapter: None })
     }
 
-    /// The tiers called `names` or, when there are none, the base and every tier; the base first, then by alpha.
+    /// The tiers called `names` or, when there are none, the base and every tier; the base first, then by alpha. What is
+    /// on the hub is fetched.
     ///
     /// # Errors
-    /// When a name is unknown, the base is not on disk, or weights are not those that the manifest lists.
-    pub fn of_family(manifest: &Manifest, names: &[String]) -> Result<Vec<Self>> {
-        let Some(base) = &manifest.base.path else {
-            let message = format!("the base of family `{}` is on the hub, not on disk", manifest.name);
-            let hint = "download it and set `base.path` in family.toml to its folder";
-            return Err(Failure::from(Error::config(message)).hint(hint));
-        };
-        let base = manifest.resolve(base);
+    /// When a name is unknown, or the base or a tier is not what the manifest says.
+    pub fn of_family(opened: &Opened, names: &[String], hub: &Hub, downloads: &mut dyn Downloads) -> Result<Vec<Self>> {
+        let manifest = &opened.manifest;
         for name in names {
             manifest.tier(name)?;
         }
         let implied = Tier::new("base", 0.0);
         let has_base = manifest.tiers.iter().any(Tier::is_base);
         let tiers = (!has_base).then_some(&implied).into_iter().chain(&manifest.tiers);
-        tiers
-            .filter(|tier| names.is_empty() || names.contains(&tier.name))
-            .map(|tier| Self::of_tier(manifest, tier, &base))
+        let hint =
+            "restore or train what is broken, name other tiers with --tier, or measure a folder as it is with --model";
+        let broken = |error: Error| Failure::from(error).hint(hint);
+        let mut checker = Checker::new(opened, hub, downloads).map_err(broken)?;
+        let wanted = tiers.filter(|tier| names.is_empty() || names.contains(&tier.name));
+        wanted
+            .map(|tier| {
+                let found = checker.tier(tier).map_err(broken)?;
+                Ok(Self::of_tier(found, &checker.base().folder))
+            })
             .collect()
     }
 
-    fn of_tier(manifest: &Manifest, tier: &Tier, base: &Path) -> Result<Self> {
-        let folder = tier.folder().map_or_else(|| base.to_owned(), |folder| manifest.resolve(folder));
-        let sha256 = hash::weights_sha256(&folder)?;
-        let expected = if tier.is_base() { &manifest.base.sha256 } else { &tier.sha256 };
-        if expected.as_ref().is_some_and(|expected| *expected != sha256) {
-            let message = format!(
-                "tier `{}`: the weights in `{}` are not those of {}",
-                tier.name,
-                folder.display(),
-                manifest.path().display()
-            );
-            let hint = "restore them, train the tier again, or measure the folder as it is with --model";
-            return Err(Failure::from(Error::config(message)).hint(hint));
-        }
-        let label = if tier.is_base() { tier.name.clone() } else { format!("{} (α = {})", tier.name, tier.alpha) };
-        Ok(Self {
-            name: tier.name.clone(),
-            label,
-            alpha: Some(tier.alpha),
-            is_base: tier.is_base(),
-            sha256,
-            model: tier.checkpoint.as_deref().map_or_else(|| base.to_owned(), |folder| manifest.resolve(folder)),
-            adapter: tier.adapter.as_deref().map(|folder| manifest.resolve(folder)),
-        })
+    fn of_tier(tier: TierWeights, base: &Path) -> Self {
+        let is_base = tier.kind == Kind::Base;
+        let label = if is_base { tier.name.clone() } else { format!("{} (α = {})", tier.name, tier.alpha) };
+        let (model, adapter) = match tier.kind {
+            Kind::Adapter => (base.to_owned(), Some(tier.folder)),
+            Kind::Base | Kind::Checkpoint => (tier.folder, None),
+        };
+        Self { name: tier.name, label, alpha: Some(tier.alpha), is_base, sha256: tier.sha256, model, adapter }
     }
 
     /// Reads the model.

@@ -1,15 +1,13 @@
 //! Reinforcement learning: one run for every alpha, and its entry in the family's manifest.
 
-use std::path::{Component, Path, PathBuf};
-
 use brevity::family::{Base, Manifest, Tier, TierTraining, hash};
 use brevity_training::methods::rl;
 use brevity_training::recipe::TuningMode;
 use brevity_training::{Error, files};
 
-use super::{Work, command, curves, destination, interrupted, stop_between, tier_name};
+use super::{Work, curves, destination, interrupted, stop_between, tier_name};
 use crate::cli::progress::{self, Reinforced};
-use crate::cli::{Failure, Result};
+use crate::cli::{Failure, Result, command, place};
 
 /// Trains every tier that is not finished.
 ///
@@ -38,7 +36,8 @@ pub fn train(work: &Work<'_>) -> Result<()> {
         trained.map_err(|error| interrupted(error, &work.run(alpha)))?;
         // Read again: another process may have finished a tier of this family in the meantime.
         manifest = self::manifest(work)?;
-        manifest.upsert_tier(tier(work, alpha, &fingerprint)?);
+        let base_sha256 = manifest.base.sha256.clone();
+        manifest.upsert_tier(tier(work, alpha, &fingerprint, base_sha256)?);
         manifest.save()?;
         curves::draw_run(work, alpha)?;
         progress::say(&format!("{name} is finished: {}", work.tier(alpha).display()));
@@ -65,7 +64,7 @@ fn manifest(work: &Work<'_>) -> Result<Manifest> {
         }
         return Ok(manifest);
     }
-    let base = Base { path: Some(relative(base, &work.out)?), hub: None, sha256: Some(sha256) };
+    let base = Base { path: Some(place::relative(base, &work.out)?), hub: None, sha256: Some(sha256) };
     let mut manifest = Manifest::new(place, &work.recipe.name, base);
     manifest.description = format!("Effort tiers trained with the recipe {}.", work.recipe.name);
     manifest.upsert_tier(Tier::new("base", 0.0));
@@ -90,7 +89,7 @@ fn is_finished(work: &Work<'_>, manifest: &Manifest, alpha: f64, fingerprint: &s
 }
 
 /// The entry of a tier that has just been trained.
-fn tier(work: &Work<'_>, alpha: f64, fingerprint: &str) -> Result<Tier> {
+fn tier(work: &Work<'_>, alpha: f64, fingerprint: &str, base_sha256: Option<String>) -> Result<Tier> {
     let name = tier_name(alpha);
     let sha256 = hash::weights_sha256(&work.tier(alpha))?;
     let training = TierTraining {
@@ -100,36 +99,11 @@ fn tier(work: &Work<'_>, alpha: f64, fingerprint: &str) -> Result<Tier> {
         seed: work.recipe.seed,
         wall_seconds: curves::wall_seconds(&work.run(alpha))?,
         command: command::typed(),
+        base_sha256,
     };
     let tier = Tier { training: Some(training), ..Tier::new(&name, alpha) };
     Ok(match work.recipe.tuning.mode {
         TuningMode::Lora => tier.with_adapter(name, sha256),
         TuningMode::Full => tier.with_checkpoint(name, sha256),
     })
-}
-
-/// `target` seen from the folder `from`; both exist.
-fn relative(target: &Path, from: &Path) -> Result<PathBuf> {
-    let whole = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
-    Ok(between(&whole(target)?, &whole(from)?))
-}
-
-/// `target` seen from `from`, both absolute.
-fn between(target: &Path, from: &Path) -> PathBuf {
-    let shared = target.components().zip(from.components()).take_while(|(a, b)| a == b).count();
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    up.chain(target.components().skip(shared)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bases_are_named_from_the_family() {
-        let seen = |target: &str, from: &str| between(Path::new(target), Path::new(from));
-        assert_eq!(seen("/a/models/mini/base", "/a/models/mini"), Path::new("base"));
-        assert_eq!(seen("/a/bases/one", "/a/models/mini"), Path::new("../../bases/one"));
-        assert_eq!(seen("/b", "/a"), Path::new("../b"));
-    }
 }

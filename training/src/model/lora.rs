@@ -31,6 +31,18 @@ pub struct LoraConfig {
 }
 
 impl LoraConfig {
+    /// Reads `adapter_config.json` of a PEFT folder.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when a setting is not supported, [`Error::Io`] when the file cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        let json: PeftConfig = files::read_json(&path)?;
+        let config = json.into_lora().map_err(|message| Error::format(&path, message))?;
+        config.check().map_err(|error| Error::format(&path, error.to_string()))?;
+        Ok(config)
+    }
+
     /// Factor of the low-rank product.
     pub fn scale(&self) -> f64 {
         self.alpha / self.rank as f64
@@ -107,10 +119,7 @@ impl LoraAdapter {
     /// [`Error::Format`] when a setting is not supported, a factor is missing, of the wrong shape, or for a layer that
     /// the model does not have.
     pub fn load(folder: &Path, model: &ModelConfig, device: &Device) -> Result<Self> {
-        let path = folder.join(CONFIG);
-        let json: PeftConfig = files::read_json(&path)?;
-        let config = json.into_lora().map_err(|message| Error::format(&path, message))?;
-        config.check().map_err(|error| Error::format(&path, error.to_string()))?;
+        let config = LoraConfig::read(folder)?;
         let path = folder.join(WEIGHTS);
         let mut found = read_safetensors(&path, DType::F32, device)?;
         let mut factors = BTreeMap::new();

@@ -6,6 +6,7 @@
 
 mod config;
 mod decoder;
+mod interpolate;
 mod lora;
 pub mod ops;
 mod policy;
@@ -17,6 +18,7 @@ mod weights;
 pub use candle_core::{DType, Device};
 pub use config::{ModelConfig, SpecialTokens};
 pub use decoder::{Decoder, Packed};
+pub use interpolate::interpolate_files;
 pub use lora::{Factors, LoraAdapter, LoraConfig, TARGET_MODULES, adapter_files};
 pub use policy::{Policy, Tuning};
 pub use pretrained::{Pretrained, copy_tokenizer, weights_hash};

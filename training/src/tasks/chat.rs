@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, files};
 
+mod json;
+
 /// The name under which the one template of an environment is known.
 const NAME: &str = "chat_template";
 
@@ -99,10 +101,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_filter("tojson", |value: Value| -> Result<String, minijinja::Error> {
-            serde_json::to_string(&value)
-                .map_err(|error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string()))
-        });
+        environment.add_filter("tojson", json::filter);
         environment.add_template_owned(NAME, text).map_err(|error| failure(&source, &error))?;
         Ok(Self { environment, tokens, source })
     }
@@ -120,16 +119,45 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         enable_thinking: Option<bool>,
     ) -> Result<String> {
+        self.render_with_tools(&messages, None, add_generation_prompt, enable_thinking)
+    }
+
+    /// Like [`ChatTemplate::render`] for messages of any shape (`tool_calls`, `reasoning_content`, whatever the template
+    /// reads), with the tools that the model may call; [`None`] leaves `tools` undefined in the template.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with_tools(
+        &self,
+        messages: &impl Serialize,
+        tools: Option<&[serde_json::Value]>,
+        add_generation_prompt: bool,
+        enable_thinking: Option<bool>,
+    ) -> Result<String> {
+        let messages = Value::from_serialize(messages);
         let mut variables: Vec<(&str, Value)> =
             self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))).collect();
         if let Some(enable) = enable_thinking {
             variables.push(("enable_thinking", Value::from(enable)));
+        }
+        if let Some(tools) = tools {
+            variables.push(("tools", Value::from_serialize(tools)));
         }
         let variables: Value = variables.into_iter().collect();
         let template = self.environment.get_template(NAME).map_err(|error| failure(&self.source, &error))?;
         template
             .render(context! { messages, add_generation_prompt, ..variables })
             .map_err(|error| failure(&self.source, &error))
+    }
+
+    /// Whether `text` stands anywhere in the template's source (the name of a role).
+    pub fn mentions(&self, text: &str) -> bool {
+        self.environment.get_template(NAME).is_ok_and(|template| template.source().contains(text))
+    }
+
+    /// Whether the template reads the variable `name` at all (`tools`, `enable_thinking`).
+    pub fn reads(&self, name: &str) -> bool {
+        self.environment.get_template(NAME).is_ok_and(|template| template.undeclared_variables(false).contains(name))
     }
 }
 
@@ -283,7 +311,7 @@ mod tests {
             render("{% for key, value in messages[0].items() %}{{ key }}={{ value }};{% endfor %}"),
             "role=user;content= Hi ;"
         );
-        assert_eq!(render("{{ messages[0] | tojson }}"), r#"{"role":"user","content":" Hi "}"#);
+        assert_eq!(render("{{ messages[0] | tojson }}"), r#"{"role": "user", "content": " Hi "}"#);
         assert_eq!(
             render(
                 "{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"
@@ -291,6 +319,24 @@ mod tests {
             "1"
         );
         assert_eq!(render("  {% if true %}\n  x\n  {% endif %}\n"), "  x\n");
+    }
+
+    #[test]
+    fn messages_of_any_shape_and_tools_reach_the_template() {
+        let text = "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}\
+                    {% for m in messages %}{% for call in m.tool_calls %}{{ call.function.arguments | tojson }}{% endfor %}{% endfor %}";
+        let template = template(text).unwrap();
+        assert!(template.reads("tools") && !template.reads("enable_thinking"));
+        assert!(mini().reads("enable_thinking") && !mini().reads("tools"));
+        let messages = serde_json::json!([
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"z": 1, "a": [1.5, "é"]}}}]},
+        ]);
+        let tools = [serde_json::json!({"type": "function", "function": {"name": "f"}})];
+        let rendered = template.render_with_tools(&messages, Some(&tools), true, None).unwrap();
+        assert_eq!(rendered.len(), r#"{"type": "function", "function": {"name": "f"}}{"z": 1, "a": [1.5, "é"]}"#.len());
+        assert!(rendered.contains(r#"[1.5, "é"]"#) && rendered.contains(r#"{"name": "f"}"#), "{rendered}");
+        let without = template.render_with_tools(&messages, None, true, None).unwrap();
+        assert!(without.starts_with(r#"{""#) && !without.contains("function"), "{without}");
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! The family as the API sees it: who answers what, what there is, how fast it is.
+//!
+//! Holds routing's [`Catalogue`] and [`Speeds`] behind locks that are taken for moments only, and the cards that clients are
+//! shown. A tier that is loaded or lost while the server runs is told by [`Directory::update`].
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::ApiError;
+use crate::family::{Effort, Manifest, TierCard};
+use crate::routing::{Catalogue, EffortWish, Route, Speeds, Wish, model_ids, route};
+
+/// Who answers what.
+#[derive(Debug)]
+pub struct Directory {
+    catalogue: RwLock<Catalogue>,
+    speeds: Mutex<Speeds>,
+    description: String,
+    cards: BTreeMap<String, TierCard>,
+}
+
+/// The family as clients see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FamilyView {
+    /// Its name.
+    pub name: String,
+    /// Its model name.
+    pub id: String,
+    /// The effort of requests that name none.
+    pub default_effort: EffortWish,
+    /// The tier that each effort stands for.
+    pub efforts: BTreeMap<Effort, String>,
+    /// Tokens that may be thought at most, by effort.
+    pub budgets: BTreeMap<Effort, usize>,
+    /// One sentence.
+    pub description: String,
+    /// The tiers, from the tersest to the longest thinker.
+    pub tiers: Vec<TierView>,
+}
+
+/// One tier as clients see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TierView {
+    /// Its name in the family.
+    pub name: String,
+    /// Its model name.
+    pub id: String,
+    /// Weight of its length penalty.
+    pub alpha: f64,
+    /// Why it is not loaded; `None` when it is.
+    pub problem: Option<String>,
+    /// What was measured of it.
+    pub card: Option<TierCard>,
+    /// Tokens a second of one stream, as measured here; `None` before the first.
+    pub tokens_per_second: Option<f64>,
+}
+
+impl Directory {
+    /// The family of `manifest` in the state that `catalogue` tells.
+    pub fn new(catalogue: Catalogue, manifest: &Manifest) -> Self {
+        let cards = manifest.tiers.iter().filter_map(|tier| Some((tier.name.clone(), tier.card.clone()?))).collect();
+        Self {
+            catalogue: RwLock::new(catalogue),
+            speeds: Mutex::default(),
+            description: manifest.description.clone(),
+            cards,
+        }
+    }
+
+    /// A family without cards and description.
+    pub fn bare(catalogue: Catalogue) -> Self {
+        let (description, cards) = (String::new(), BTreeMap::new());
+        Self { catalogue: RwLock::new(catalogue), speeds: Mutex::default(), description, cards }
+    }
+
+    /// From now on the family is in this state.
+    pub fn update(&self, catalogue: Catalogue) {
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = catalogue;
+    }
+
+    /// Who answers `wish`, and why.
+    ///
+    /// # Errors
+    /// 404 for a model that does not exist or is not loaded, 400 for wishes that contradict each other, 503 without any tier.
+    pub fn route(&self, wish: &Wish) -> Result<Route, ApiError> {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        let speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(route(&catalogue, wish, &speeds)?)
+    }
+
+    /// Notes how fast a generation was.
+    pub fn observe(&self, tier: &str, first_token: Duration, generation: Duration, tokens: usize) {
+        let mut speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        speeds.observe(tier, first_token, generation, tokens);
+    }
+
+    /// The model name of a tier.
+    pub fn model_id(&self, tier: &str) -> String {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = model_ids(&catalogue).into_iter();
+        let id = ids.find_map(|(id, found)| found.is_some_and(|found| found.name == tier).then_some(id));
+        id.unwrap_or_else(|| tier.to_owned())
+    }
+
+    /// What there is, at this moment.
+    pub fn family(&self) -> FamilyView {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        let speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut id = catalogue.family.clone();
+        let mut tiers = Vec::new();
+        for (name, tier) in model_ids(&catalogue) {
+            match tier {
+                None => id = name,
+                Some(tier) => tiers.push(TierView {
+                    name: tier.name.clone(),
+                    id: name,
+                    alpha: tier.alpha,
+                    problem: tier.missing.clone(),
+                    card: self.cards.get(&tier.name).cloned(),
+                    tokens_per_second: speeds
+                        .is_measured(&tier.name)
+                        .then(|| speeds.of(&tier.name).tokens_per_second())
+                        .filter(|speed| speed.is_finite()),
+                }),
+            }
+        }
+        FamilyView {
+            name: catalogue.family.clone(),
+            id,
+            default_effort: catalogue.default_effort,
+            efforts: catalogue.efforts().clone(),
+            budgets: catalogue.budgets.clone(),
+            description: self.description.clone(),
+            tiers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::test_support::catalogue;
+
+    #[test]
+    fn speeds_are_shown_once_measured() {
+        let directory = Directory::bare(catalogue());
+        assert!(directory.family().tiers.iter().all(|tier| tier.tokens_per_second.is_none()));
+        directory.observe("terse", Duration::from_millis(100), Duration::from_secs(1), 101);
+        let family = directory.family();
+        let terse = family.tiers.iter().find(|tier| tier.name == "terse").unwrap();
+        assert!((terse.tokens_per_second.unwrap() - 100.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_lost_tier_is_lost_at_once() {
+        let directory = Directory::bare(catalogue());
+        let wish = Wish { model: directory.model_id("terse"), ..Wish::default() };
+        assert_eq!(directory.route(&wish).unwrap().tier, "terse");
+        let mut tiers = catalogue().tiers().to_vec();
+        tiers.iter_mut().for_each(|tier| tier.missing = Some("unplugged".to_owned()));
+        directory.update(Catalogue::new("mini", tiers, catalogue().efforts().clone()));
+        assert!(directory.route(&wish).unwrap_err().status.as_u16() >= 400);
+    }
+}

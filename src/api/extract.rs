@@ -1,0 +1,181 @@
+//! Reading a JSON body, with OpenAI's envelope for every way in which that can fail.
+//!
+//! Nothing is dropped silently: fields that the type does not know are collected by path, for the header
+//! `x-brevity-ignored`. Nesting is bounded by the parser (128 levels), size by the router's body limit.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use serde::de::DeserializeOwned;
+
+use super::ApiError;
+
+/// More paths than these are counted, not named.
+const MAX_IGNORED: usize = 64;
+
+/// A JSON body as `T`. A missing content type is taken for JSON; another one is refused with 415.
+#[derive(Debug)]
+pub struct Json<T> {
+    /// The body.
+    pub body: T,
+    /// Paths of fields that `T` does not know.
+    pub ignored: Vec<String>,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        check_content_type(&request)?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+                ApiError::too_large("the body is larger than this server takes; send a shorter conversation")
+            }
+            other => ApiError::bad_request(format!("the body could not be read to its end: {}", other.body_text())),
+        })?;
+        read(&bytes)
+    }
+}
+
+fn check_content_type(request: &Request) -> Result<(), ApiError> {
+    let Some(value) = request.headers().get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if json || essence.is_empty() && value.is_empty() {
+        return Ok(());
+    }
+    let name: String = essence.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+    Err(ApiError::unsupported_media_type(format!("content-type is `{name}`; send the body as `application/json`")))
+}
+
+/// Reads `bytes` as a JSON object of shape `T`.
+///
+/// # Errors
+/// 400, with the path of the faulty field as `param` where there is one.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, ApiError> {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None => return Err(ApiError::bad_request("the body is empty; send a JSON object")),
+        Some(b'{') => {}
+        Some(_) => {
+            return Err(match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+                Ok(_) => ApiError::bad_request("the body is JSON but no object; send `{…}` with the request's fields"),
+                Err(error) => ApiError::bad_request(format!("the body is no valid JSON: {error}")),
+            });
+        }
+    }
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    let mut track = serde_path_to_error::Track::new();
+    let mut ignored = Vec::new();
+    let body = serde_ignored::deserialize(
+        serde_path_to_error::Deserializer::new(&mut parser, &mut track),
+        |path: serde_ignored::Path<'_>| {
+            if ignored.len() < MAX_IGNORED {
+                ignored.push(path.to_string());
+            }
+        },
+    )
+    .and_then(|body| parser.end().map(|()| body))
+    .map_err(|error: serde_json::Error| explain(&error, &track.path().to_string()))?;
+    // `serde_ignored` writes options and enum variants into a path as `?`.
+    let ignored = ignored.into_iter().map(|path| path.replace(".?", "")).collect();
+    Ok(Json { body, ignored })
+}
+
+fn explain(error: &serde_json::Error, path: &str) -> ApiError {
+    let path = path.trim_start_matches('.');
+    let (place, param) = if path.is_empty() { (String::new(), None) } else { (format!("`{path}`: "), Some(path)) };
+    let message =
+        if error.is_data() { format!("{place}{error}") } else { format!("the body is no valid JSON: {place}{error}") };
+    let fault = ApiError::bad_request(message);
+    match param {
+        Some(param) => fault.with_param(param),
+        None => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::api::types::ChatRequest;
+
+    fn fault(body: &[u8]) -> ApiError {
+        read::<ChatRequest>(body).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        let bodies: [&[u8]; 12] = [
+            b"",
+            b"  \n",
+            b"\"text\"",
+            b"[1]",
+            b"3",
+            b"null",
+            b"true",
+            b"{",
+            b"{\"model\": \"m\"",
+            b"{]",
+            b"nope",
+            b"{} {}",
+        ];
+        for body in bodies {
+            assert_eq!(fault(body).status.as_u16(), 400, "{}", String::from_utf8_lossy(body));
+        }
+        assert!(fault(b"[1]").message.contains("no object"));
+    }
+
+    #[test]
+    fn faults_carry_their_path() {
+        for (body, path) in [
+            (r#"{"model": "m", "messages": [{"role": 3}]}"#, "messages[0].role"),
+            (
+                r#"{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}"#,
+                "messages[0].content[0].text",
+            ),
+            (r#"{"model": "m", "messages": [], "temperature": "hot"}"#, "temperature"),
+            (r#"{"model": "m", "messages": [], "temperature": NaN}"#, "temperature"),
+            (r#"{"model": "m", "messages": [], "temperature": 1e309}"#, "temperature"),
+            (r#"{"model": "m", "messages": [], "stop": [1]}"#, "stop[0]"),
+            (r#"{"model": "m", "messages": [], "n": 1.5}"#, "n"),
+        ] {
+            let error = fault(body.as_bytes());
+            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(path)), "{}", error.message);
+        }
+        let error = fault(br#"{"messages": []}"#);
+        assert!(error.message.contains("missing field `model`"), "{}", error.message);
+    }
+
+    #[test]
+    fn broken_text_is_refused() {
+        assert_eq!(fault(b"{\"model\": \"\xff\"}").status.as_u16(), 400);
+        assert_eq!(fault(br#"{"model": "\ud800"}"#).status.as_u16(), 400);
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let bomb = format!(r#"{{"model": "m", "messages": [], "tool_choice": {}"#, "[".repeat(100_000));
+        assert!(fault(bomb.as_bytes()).message.contains("recursion limit"));
+        let bomb = format!(r#"{{"model": "m", "messages": [], "unknown": {}"#, "[".repeat(100_000));
+        assert_eq!(fault(bomb.as_bytes()).status.as_u16(), 400);
+    }
+
+    #[test]
+    fn unknown_fields_are_reported() {
+        let body = br#"{"model": "m", "messages": [{"role": "user", "weight": 1}], "repetition_penalty": 1.1,
+                        "stream_options": {"chunk": true}}"#;
+        let json = read::<ChatRequest>(body).unwrap();
+        assert_eq!(json.ignored, ["messages.0.weight", "repetition_penalty", "stream_options.chunk"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert!(read::<ChatRequest>(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `tools`, `tool_choice` and `parallel_tool_calls`.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::format::check_schema;
+use super::is_name;
+use crate::api::ApiError;
+use crate::api::types::ToolDefinition;
+use crate::engine::{ToolChoice, Tools};
+
+/// The tools of a request, checked. `limit` bounds the bytes of each tool's schema.
+///
+/// # Errors
+/// 400 with the field; also when the choice names a function that is not among the tools.
+pub fn tools(
+    definitions: Option<Vec<ToolDefinition>>,
+    choice: Option<&Value>,
+    parallel: Option<bool>,
+    limit: usize,
+) -> Result<Option<Tools>, ApiError> {
+    let definitions = definitions.unwrap_or_default();
+    let choice = choice.filter(|choice| !choice.is_null());
+    let mut names = BTreeSet::new();
+    for (index, definition) in definitions.iter().enumerate() {
+        let name = check_definition(definition, index, limit)?;
+        if !names.insert(name) {
+            let param = format!("tools[{index}].function.name");
+            return Err(ApiError::invalid(param, format!("two tools are called `{name}`; names are unique")));
+        }
+    }
+    if definitions.is_empty() {
+        return match choice {
+            None => Ok(None),
+            Some(Value::String(word)) if word == "none" || word == "auto" => Ok(None),
+            Some(_) => Err(ApiError::invalid("tool_choice", "`tool_choice` is set and there are no `tools`; add them")),
+        };
+    }
+    let (choice, allowed) = read_choice(choice, &names)?;
+    let kept = |definition: &&ToolDefinition| match (&allowed, &definition.function) {
+        (Some(allowed), Some(function)) => allowed.contains(&function.name),
+        _ => true,
+    };
+    let definitions: Result<Vec<Value>, _> = definitions.iter().filter(kept).map(serde_json::to_value).collect();
+    let definitions = definitions.map_err(|error| ApiError::invalid("tools", error.to_string()))?;
+    Ok(Some(Tools { definitions, choice, parallel: parallel.unwrap_or(true) }))
+}
+
+fn check_definition(definition: &ToolDefinition, index: usize, limit: usize) -> Result<&str, ApiError> {
+    if definition.kind != "function" {
+        let message = format!("tools of type `{}` are not known here; only `function` is", definition.kind);
+        return Err(ApiError::invalid(format!("tools[{index}].type"), message));
+    }
+    let Some(function) = &definition.function else {
+        return Err(ApiError::invalid(format!("tools[{index}].function"), "the tool has no `function`; add its name"));
+    };
+    if !is_name(&function.name) {
+        let message = "a function's name has 1 to 64 letters, digits, `_` and `-`";
+        return Err(ApiError::invalid(format!("tools[{index}].function.name"), message));
+    }
+    if let Some(schema) = function.parameters.as_ref() {
+        check_schema(schema, limit, &format!("tools[{index}].function.parameters"))?;
+    }
+    Ok(&function.name)
+}
+
+type Allowed = Option<BTreeSet<String>>;
+
+fn read_choice(choice: Option<&Value>, names: &BTreeSet<&str>) -> Result<(ToolChoice, Allowed), ApiError> {
+    let Some(choice) = choice else {
+        return Ok((ToolChoice::Auto, None));
+    };
+    if let Some(word) = choice.as_str() {
+        return Ok((mode(word, "tool_choice", &["none", "auto", "required"])?, None));
+    }
+    match choice.get("type").and_then(Value::as_str) {
+        Some("function") => Ok((ToolChoice::Function(named(choice, names, "tool_choice.function.name")?), None)),
+        Some("allowed_tools") => {
+            let allowed = choice.get("allowed_tools").unwrap_or(&Value::Null);
+            let word = allowed.get("mode").and_then(Value::as_str).unwrap_or_default();
+            let mode = mode(word, "tool_choice.allowed_tools.mode", &["auto", "required"])?;
+            let param = "tool_choice.allowed_tools.tools";
+            let list = allowed.get("tools").and_then(Value::as_array).filter(|list| !list.is_empty());
+            let list =
+                list.ok_or_else(|| ApiError::invalid(param, format!("`{param}` names no tool; list at least one")))?;
+            let set: Result<BTreeSet<String>, _> = list.iter().map(|tool| named(tool, names, param)).collect();
+            Ok((mode, Some(set?)))
+        }
+        _ => Err(ApiError::invalid(
+            "tool_choice",
+            "`tool_choice` is `none`, `auto`, `required`, an object of type `function` with a name, or one of type `allowed_tools`",
+        )),
+    }
+}
+
+fn mode(word: &str, param: &str, allowed: &[&str]) -> Result<ToolChoice, ApiError> {
+    match word {
+        "none" if allowed.contains(&"none") => Ok(ToolChoice::None),
+        "auto" => Ok(ToolChoice::Auto),
+        "required" => Ok(ToolChoice::Required),
+        _ => Err(ApiError::invalid(param, format!("`{param}` is `{word}`; it is one of {}", allowed.join(", ")))),
+    }
+}
+
+/// The function's name in `{"type": "function", "function": {"name": …}}`, which must be one of `names`.
+fn named(tool: &Value, names: &BTreeSet<&str>, param: &str) -> Result<String, ApiError> {
+    match tool.pointer("/function/name").and_then(Value::as_str) {
+        None => Err(ApiError::invalid(param, format!("`{param}` is missing; name the function to call"))),
+        Some(name) if names.contains(name) => Ok(name.to_owned()),
+        Some(name) => {
+            let known: Vec<&str> = names.iter().copied().collect();
+            Err(ApiError::invalid(param, format!("there is no tool `{name}`; the tools are {}", known.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(tools: Value, choice: Value) -> Result<Option<Tools>, ApiError> {
+        super::tools(Some(serde_json::from_value(tools).unwrap()), Some(&choice), None, 4096)
+    }
+
+    fn two() -> Value {
+        json!([{"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}},
+               {"type": "function", "function": {"name": "b"}}])
+    }
+
+    #[test]
+    fn choices_are_read() {
+        let choice = |value| read(two(), value).unwrap().unwrap();
+        assert_eq!(choice(Value::Null).choice, ToolChoice::Auto);
+        assert_eq!(choice(json!("none")).choice, ToolChoice::None);
+        assert_eq!(choice(json!("required")).choice, ToolChoice::Required);
+        let named = choice(json!({"type": "function", "function": {"name": "b"}}));
+        assert_eq!(
+            (named.choice, named.definitions.len(), named.parallel),
+            (ToolChoice::Function("b".into()), 2, true)
+        );
+        let list = json!([{"type": "function", "function": {"name": "a"}}]);
+        let allowed = choice(json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": list}}));
+        assert_eq!((allowed.choice, allowed.definitions.len()), (ToolChoice::Required, 1));
+        assert!(read(json!([]), json!("auto")).unwrap().is_none());
+    }
+
+    #[test]
+    fn faults_blame_their_field() {
+        for (tools, choice, param) in [
+            (two(), json!({"type": "function", "function": {"name": "c"}}), "tool_choice.function.name"),
+            (two(), json!({"type": "function"}), "tool_choice.function.name"),
+            (two(), json!({"type": "custom", "custom": {"name": "a"}}), "tool_choice"),
+            (two(), json!("sometimes"), "tool_choice"),
+            (two(), json!(3), "tool_choice"),
+            (two(), json!({"type": "allowed_tools"}), "tool_choice.allowed_tools.mode"),
+            (json!([]), json!("required"), "tool_choice"),
+            (json!([{"type": "custom"}]), Value::Null, "tools[0].type"),
+            (json!([{"type": "function"}]), Value::Null, "tools[0].function"),
+            (json!([{"type": "function", "function": {"name": "a b"}}]), Value::Null, "tools[0].function.name"),
+            (
+                json!([{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {"name": "a"}}]),
+                Value::Null,
+                "tools[1].function.name",
+            ),
+            (
+                json!([{"type": "function", "function": {"name": "a", "parameters": {"type": 3}}}]),
+                Value::Null,
+                "tools[0].function.parameters",
+            ),
+        ] {
+            let error = read(tools, choice).unwrap_err();
+            assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some(param)), "{}", error.message);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `serve tiers`: look at a family and change it.
+
+mod add;
+mod effort;
+mod list;
+mod merge;
+mod remove;
+mod show;
+mod verify;
+
+use brevity::family::{Effort, Hub, MANIFEST, Manifest, Opened, Source};
+use brevity_training::Error;
+use clap::{Args, Subcommand};
+
+use super::progress::{self, Fetching};
+use super::{Failure, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  serve tiers list
+      the tiers of the bundled family, their efforts and what was measured of them
+  serve tiers merge alpha-0.05 alpha-0.1 --weight 0.5 --name alpha-0.075
+      a tier half way between two, without training
+  serve tiers add runs/mine/checkpoint --name mine --alpha 0.3
+      an adapter or a checkpoint that was trained elsewhere
+  serve tiers set-effort low alpha-0.2
+      requests with low effort go to this tier
+  serve tiers verify --family organisation/name
+      fetch a family from the Hugging Face hub and check it";
+
+/// List, check, add, merge and remove the tiers of a family, and choose which effort leads to which tier
+///
+/// Changes are written to family.toml at once and as a whole. Weights are never changed.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Folder of the family, or `organisation/name[@revision]` on the Hugging Face hub
+    #[arg(
+        long,
+        global = true,
+        env = "BREVITY_FAMILY",
+        hide_env_values = true,
+        value_name = "FAMILY",
+        default_value = "models/mini"
+    )]
+    family: Source,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show every tier: alpha, efforts, accuracy, tokens, kind and size
+    List,
+    Show(show::Arguments),
+    /// Check files, hashes, shapes and tokenizers of every tier; exit with 1 when something is wrong
+    ///
+    /// Fetches what is on the hub. A card that was measured on other weights counts as a fault.
+    Verify,
+    Add(add::Arguments),
+    Remove(remove::Arguments),
+    SetDefault(effort::Default),
+    SetEffort(effort::Effort),
+    Merge(merge::Arguments),
+}
+
+/// Runs `serve tiers`.
+///
+/// # Errors
+/// When the family cannot be read or changed, something asked for does not exist, or something is wrong with a tier.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let family = Family { source: &arguments.family, hub: Hub::from_env() };
+    match &arguments.command {
+        Command::List => list::run(&family),
+        Command::Show(arguments) => show::run(&family, arguments),
+        Command::Verify => verify::run(&family),
+        Command::Add(arguments) => add::run(&family, arguments),
+        Command::Remove(arguments) => remove::run(&family, arguments),
+        Command::SetDefault(arguments) => effort::set_default(&family, arguments),
+        Command::SetEffort(arguments) => effort::set_effort(&family, arguments),
+        Command::Merge(arguments) => merge::run(&family, arguments),
+    }
+}
+
+/// The family of this command, and the hub that it or its tiers may be on.
+struct Family<'a> {
+    source: &'a Source,
+    hub: Hub,
+}
+
+impl Family<'_> {
+    /// Its manifest, wherever it is.
+    fn open(&self) -> Result<Opened> {
+        let opened = self.source.open(&self.hub, &mut Fetching::default());
+        opened
+            .map_err(|error| Failure::from(error).hint("name a family with --family, or train one with `serve train`"))
+    }
+
+    /// Its manifest for a change: a file on this machine, read now.
+    fn editable(&self) -> Result<Manifest> {
+        let opened = self.open()?;
+        if opened.origin.is_some() || opened.is_single {
+            let message = format!("`{}` has no {MANIFEST} on this machine that could be changed", self.source);
+            return Err(
+                Failure::from(Error::config(message)).hint("copy the family, or write a manifest beside the model")
+            );
+        }
+        Ok(opened.manifest)
+    }
+
+    /// Changes the manifest: reads it again, so that what others wrote in the meantime stays, and writes it as a whole.
+    fn change<T>(&self, change: impl FnOnce(&mut Manifest) -> Result<T>) -> Result<T> {
+        let mut manifest = self.editable()?;
+        let before = manifest.effort.clone();
+        let result = change(&mut manifest)?;
+        manifest.save()?;
+        for (effort, tier) in manifest.effort.iter().filter(|(effort, tier)| before.get(effort) != Some(tier)) {
+            progress::say(&format!("effort {effort} leads to {tier} now"));
+        }
+        Ok(result)
+    }
+}
+
+/// Reads an effort of the command line, whatever its case.
+fn effort(text: &str) -> std::result::Result<Effort, String> {
+    let found = Effort::ALL.into_iter().find(|effort| effort.name().eq_ignore_ascii_case(text.trim()));
+    found.ok_or_else(|| format!("efforts are {}", Effort::ALL.map(Effort::name).join(", ")))
+}
+
+/// The efforts that lead to a tier, the default one marked.
+fn efforts(manifest: &Manifest, tier: &str) -> String {
+    let leading = manifest.effort.iter().filter(|(_, name)| *name == tier).map(|(effort, _)| *effort);
+    let shown =
+        leading.map(|effort| if effort == manifest.default_effort { format!("{effort}*") } else { effort.to_string() });
+    shown.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,106 @@
+//! `serve tiers list`: the family at a glance. Nothing is hashed or fetched but the manifest.
+
+use brevity::family::{Opened, Tier, TierCard, size_on_disk};
+use brevity::report::{Align, Table, number};
+
+use super::{Family, efforts};
+use crate::cli::{Result, progress};
+
+/// Where a value is not known.
+const UNKNOWN: &str = "–";
+
+/// Prints a row for every tier.
+///
+/// # Errors
+/// When the family cannot be read.
+pub fn run(family: &Family<'_>) -> Result<()> {
+    let opened = family.open()?;
+    let manifest = &opened.manifest;
+    let mut table = Table::new([
+        ("tier", Align::Left),
+        ("alpha", Align::Right),
+        ("efforts", Align::Left),
+        ("accuracy", Align::Right),
+        ("tokens", Align::Right),
+        ("kind", Align::Left),
+        ("size", Align::Right),
+    ]);
+    for tier in &manifest.tiers {
+        let card = tier.card.as_ref();
+        table.push([
+            tier.name.clone(),
+            tier.alpha.to_string(),
+            efforts(manifest, &tier.name),
+            card.and_then(accuracy).map_or_else(|| UNKNOWN.to_owned(), |share| number::percent(share, 1)),
+            card.and_then(tokens).map_or_else(|| UNKNOWN.to_owned(), number::grouped),
+            kind(tier).to_owned(),
+            size(&opened, tier),
+        ]);
+    }
+    let text = format!("{}: {}\n\n{}", manifest.name, manifest.description, table.to_terminal());
+    progress::print(&format!("{text}\n* the default; accuracy and tokens are means over the levels of the card\n"));
+    Ok(())
+}
+
+/// What the manifest says of a tier's weights.
+pub fn kind(tier: &Tier) -> &'static str {
+    match (tier.adapter.is_some(), tier.checkpoint.is_some(), tier.hub.is_some()) {
+        (true, ..) => "adapter",
+        (_, true, _) => "checkpoint",
+        (.., true) => "on the hub",
+        _ => "base",
+    }
+}
+
+/// Mean accuracy over the levels of a card.
+pub fn accuracy(card: &TierCard) -> Option<f64> {
+    mean(card.levels.iter().map(|level| level.accuracy))
+}
+
+/// Mean number of completion tokens over the levels of a card.
+pub fn tokens(card: &TierCard) -> Option<f64> {
+    mean(card.levels.iter().map(|level| level.tokens_mean))
+}
+
+/// Bytes of a tier's weights on this machine.
+pub fn size(opened: &Opened, tier: &Tier) -> String {
+    let manifest = &opened.manifest;
+    let folder = if tier.is_base() { manifest.base.path.as_deref() } else { tier.folder() };
+    match folder.map(|folder| size_on_disk(&manifest.resolve(folder))) {
+        None | Some(0) => UNKNOWN.to_owned(),
+        Some(bytes) => bytes_text(bytes),
+    }
+}
+
+fn bytes_text(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let count = values.len();
+    (count > 0).then(|| values.sum::<f64>() / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        assert_eq!(bytes_text(999), "999 B");
+        assert_eq!(bytes_text(1000), "1.0 kB");
+        assert_eq!(bytes_text(17_250_000), "17.2 MB");
+        assert_eq!(bytes_text(3_100_000_000), "3.1 GB");
+    }
+
+    #[test]
+    fn a_mean_needs_values() {
+        assert_eq!(mean([].into_iter()), None);
+        assert_eq!(mean([1.0, 2.0].into_iter()), Some(1.5));
+    }
+}

@@ -1,0 +1,180 @@
+//! What an answer must look like, as a mask over tokens: JSON, JSON of a schema, and calls of given tools.
+//!
+//! Grammars are compiled by llguidance within fixed limits, so that no schema can hold a server up. Thoughts never come
+//! here; the sampler calls only in the answer.
+
+use std::fmt;
+
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+use toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+
+use super::LoadError;
+use super::vocabulary::{TOOL_MARKS, Vocabulary};
+use crate::engine::{Constraint, EngineError, ToolChoice, Tools};
+
+/// Whitespace between the parts of JSON: as much as pretty-printing needs, not so much that a model can go on for ever.
+const WHITESPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+
+/// Characters of a grammar compiler's message that are passed on.
+const LONGEST_MESSAGE: usize = 300;
+
+/// Compiles grammars for one vocabulary; shared by all its sequences.
+pub(super) struct Grammars {
+    factory: ParserFactory,
+}
+
+/// The state of one answer in its grammar.
+pub(super) struct Grammar {
+    matcher: Matcher,
+    mask: Option<SimpleVob>,
+}
+
+impl fmt::Debug for Grammars {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Grammars").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Grammar").field("stopped", &self.matcher.is_stopped()).finish_non_exhaustive()
+    }
+}
+
+impl Grammars {
+    /// Builds the tree of the vocabulary's tokens.
+    pub fn new(vocabulary: &Vocabulary) -> Result<Self, LoadError> {
+        let info = TokRxInfo::new(vocabulary.size() as u32, vocabulary.ends()[0]);
+        let trie = TokTrie::from(&info, &vocabulary.words()).with_eos_tokens(vocabulary.ends());
+        let environment: TokEnv = std::sync::Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&environment)
+            .map_err(|error| LoadError::new(format!("cannot prepare grammars for this vocabulary: {error}")))?;
+        factory.quiet();
+        *factory.limits_mut() = ParserLimits {
+            max_grammar_size: 200_000,
+            max_lexer_states: 100_000,
+            precompute_large_lexemes: false,
+            verbose_errors: false,
+            ..ParserLimits::default()
+        };
+        Ok(Self { factory })
+    }
+
+    /// The grammar of an answer under `constraint` and `tools`; `None` when anything may be said.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] that blames `response_format`, `tools` or `tool_choice`.
+    pub fn compile(&self, constraint: &Constraint, tools: Option<&Tools>) -> Result<Option<Grammar>, EngineError> {
+        let schema = match constraint {
+            Constraint::Free => None,
+            Constraint::JsonObject => Some(json!({"type": "object"})),
+            Constraint::JsonSchema(schema) => Some(schema.clone()),
+        };
+        let tools = tools.filter(|tools| tools.choice != ToolChoice::None);
+        let (param, grammar) = match (schema, tools) {
+            (None, None) => return Ok(None),
+            (Some(schema), None) => ("response_format", TopLevelGrammar::from_json_schema(strict(schema))),
+            (schema, Some(tools)) => match (&tools.choice, schema) {
+                (ToolChoice::Auto | ToolChoice::None, None) => return Ok(None),
+                (ToolChoice::Auto | ToolChoice::None, Some(schema)) => {
+                    let answer =
+                        format!("start: calls | answer\nanswer: %json {}\n{}", strict(schema), calls(tools, None)?);
+                    ("response_format", TopLevelGrammar::from_lark(answer))
+                }
+                (ToolChoice::Required, _) => {
+                    ("tools", TopLevelGrammar::from_lark(format!("start: calls\n{}", calls(tools, None)?)))
+                }
+                (ToolChoice::Function(name), _) => {
+                    ("tools", TopLevelGrammar::from_lark(format!("start: calls\n{}", calls(tools, Some(name))?)))
+                }
+            },
+        };
+        let parser = self.factory.create_parser(grammar);
+        let mut matcher = Matcher::new(parser);
+        if let Some(message) = matcher.get_error() {
+            let message: String = message.chars().take(LONGEST_MESSAGE).collect();
+            return Err(EngineError::invalid(
+                param,
+                format!("the schema in `{param}` cannot be enforced: {message}; simplify it"),
+            ));
+        }
+        matcher.compute_mask_or_eos().map_err(|_| {
+            EngineError::invalid(
+                param,
+                format!("no text fits the schema in `{param}`, or it is too large; simplify it"),
+            )
+        })?;
+        Ok(Some(Grammar { matcher, mask: None }))
+    }
+}
+
+impl Grammar {
+    /// Tokens that may come next; only ends of the turn once the answer is complete.
+    pub fn mask(&mut self) -> Result<&SimpleVob, String> {
+        let mask = self.matcher.compute_mask_or_eos();
+        let mask =
+            mask.map_err(|error| format!("the grammar of the answer failed: {}", first_line(&error.to_string())))?;
+        Ok(self.mask.insert(mask))
+    }
+
+    /// Goes on by a token of the mask.
+    pub fn commit(&mut self, id: u32) -> Result<(), String> {
+        if self.matcher.is_stopped() && !self.matcher.is_error() {
+            return Ok(());
+        }
+        let consumed = self.matcher.consume_token(id);
+        consumed.map_err(|error| format!("the grammar of the answer failed: {}", first_line(&error.to_string())))
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(LONGEST_MESSAGE).collect()
+}
+
+/// A schema with our compiler options; a client's own are replaced.
+fn strict(mut schema: Value) -> Value {
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("x-guidance".into(), json!({"whitespace_pattern": WHITESPACE, "coerce_one_of": true}));
+    }
+    schema
+}
+
+/// Lark rules for calls of all tools, or of one: the format of Qwen and Hermes models.
+fn calls(tools: &Tools, only: Option<&String>) -> Result<String, EngineError> {
+    let text = |literal: &str| Value::from(literal).to_string();
+    let mut names = Vec::new();
+    let mut rules = String::new();
+    for tool in &tools.definitions {
+        let function = &tool["function"];
+        let name =
+            function["name"].as_str().ok_or_else(|| EngineError::invalid("tools", "a tool has no function name"))?;
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        let parameters = match &function["parameters"] {
+            Value::Null => json!({"type": "object", "properties": {}, "additionalProperties": false}),
+            parameters => parameters.clone(),
+        };
+        let index = names.len();
+        let head = format!("{}\n{{\"name\": {}, \"arguments\": ", TOOL_MARKS[0], text(name));
+        let tail = format!("}}\n{}", TOOL_MARKS[1]);
+        rules.push_str(&format!(
+            "call_{index}: {} arguments_{index} {}\narguments_{index}: %json {}\n",
+            text(&head),
+            text(&tail),
+            strict(parameters)
+        ));
+        names.push(format!("call_{index}"));
+    }
+    if names.is_empty() {
+        let wanted = only.map_or("any".to_owned(), |name| format!("`{name}`"));
+        return Err(EngineError::invalid(
+            "tool_choice",
+            format!("`tool_choice` asks for {wanted}, which `tools` has not"),
+        ));
+    }
+    let repeat = if tools.parallel { format!("call ({} call)*", text("\n")) } else { "call".to_owned() };
+    Ok(format!("calls: {repeat}\ncall: {}\n{rules}", names.join(" | ")))
+}

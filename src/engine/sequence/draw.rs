@@ -1,0 +1,259 @@
+//! Drawing an index from logits: truncation and softmax over reused buffers, sorting only what truncation needs.
+//!
+//! Knows nothing of tokens, grammars or seeds; the random number is an argument.
+
+use std::cmp::Ordering;
+
+use toktrie::SimpleVob;
+
+/// Larger than any logit that means something, and far from overflow.
+const HIGHEST: f32 = 1e30;
+
+/// Logits of one place, changed in steps until one is drawn.
+#[derive(Debug, Default)]
+pub(super) struct Draw {
+    logits: Vec<f32>,
+    candidates: Vec<(f32, u32)>,
+    weights: Vec<f32>,
+}
+
+/// Most likely first, ties to the lowest id.
+fn descending(left: &(f32, u32), right: &(f32, u32)) -> Ordering {
+    right.0.total_cmp(&left.0).then(left.1.cmp(&right.1))
+}
+
+impl Draw {
+    /// Takes new logits: the first `size` of them, without `holes`; what is not a number counts as −∞.
+    pub fn load(&mut self, logits: &[f32], size: usize, holes: &[u32]) {
+        self.logits.clear();
+        let clean = |&logit: &f32| if logit.is_nan() { f32::NEG_INFINITY } else { logit.min(HIGHEST) };
+        self.logits.extend(logits.iter().take(size).map(clean));
+        holes.iter().for_each(|&id| self.forbid(id));
+    }
+
+    /// Whether any index can still be drawn.
+    pub fn any(&self) -> bool {
+        self.logits.iter().any(|&logit| logit > f32::NEG_INFINITY)
+    }
+
+    /// Adds to one logit.
+    pub fn add(&mut self, id: u32, amount: f32) {
+        if let Some(logit) = self.logits.get_mut(id as usize) {
+            *logit += amount;
+        }
+    }
+
+    /// Takes one index out.
+    pub fn forbid(&mut self, id: u32) {
+        if let Some(logit) = self.logits.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Keeps the indices of `mask`, and `also`.
+    pub fn keep(&mut self, mask: &SimpleVob, also: Option<u32>) {
+        let size = mask.len();
+        for (id, logit) in self.logits.iter_mut().enumerate() {
+            if (id >= size || !mask.is_allowed(id as u32)) && also != Some(id as u32) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
+
+    /// Natural logarithm of the sum of exponentials.
+    pub fn log_total(&self) -> f64 {
+        let highest = self.highest();
+        if highest == f32::NEG_INFINITY {
+            return 0.0;
+        }
+        let total: f64 = self.logits.iter().map(|&logit| f64::from((logit - highest).exp())).sum();
+        f64::from(highest) + total.ln()
+    }
+
+    /// The `count` most likely indices with their logits, most likely first.
+    pub fn most_likely(&mut self, count: usize) -> Vec<(u32, f32)> {
+        if count <= 1 {
+            let mut best: Option<(f32, u32)> = None;
+            for (id, &logit) in self.logits.iter().enumerate() {
+                if logit > best.map_or(f32::NEG_INFINITY, |(best, _)| best) {
+                    best = Some((logit, id as u32));
+                }
+            }
+            return best.into_iter().take(count).map(|(logit, id)| (id, logit)).collect();
+        }
+        self.gather(f32::NEG_INFINITY);
+        self.keep_best(count);
+        self.candidates.iter().map(|&(logit, id)| (id, logit)).collect()
+    }
+
+    /// Draws an index; `random` in [0, 1) decides. `None` when no index is left.
+    pub fn draw(&mut self, temperature: f64, top_k: Option<usize>, min_p: f64, top_p: f64, random: f64) -> Option<u32> {
+        let highest = self.highest();
+        if highest == f32::NEG_INFINITY {
+            return None;
+        }
+        // Single precision is exact enough for a draw, and twice as fast over a vocabulary of 150,000.
+        let weight = |logit: f32| ((f64::from(logit - highest) / temperature) as f32).exp();
+        let top_k = top_k.filter(|&k| k > 0 && k < self.logits.len());
+        if top_k.is_none() && min_p <= 0.0 && top_p >= 1.0 {
+            self.weights.clear();
+            self.weights.extend(self.logits.iter().map(|&logit| weight(logit)));
+            let total: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
+            let pairs = self.weights.iter().enumerate().map(|(id, &weight)| (id as u32, f64::from(weight)));
+            return pick(pairs, random * total);
+        }
+        let weight = |logit: f32| f64::from(weight(logit));
+        // A candidate below the share that `min_p` asks for cannot come back, whatever `top_k` says.
+        let floor = if min_p > 0.0 { highest + (temperature * min_p.ln()) as f32 } else { f32::NEG_INFINITY };
+        self.gather(floor.min(highest));
+        if let Some(k) = top_k {
+            self.keep_best(k);
+        }
+        if top_p < 1.0 {
+            let total: f64 = self.candidates.iter().map(|&(logit, _)| weight(logit)).sum();
+            self.sort_until(total * top_p, weight);
+        }
+        let total: f64 = self.candidates.iter().map(|&(logit, _)| weight(logit)).sum();
+        pick(self.candidates.iter().map(|&(logit, id)| (id, weight(logit))), random * total)
+    }
+
+    fn highest(&self) -> f32 {
+        self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// Fills the candidates with all possible indices of at least `floor`.
+    fn gather(&mut self, floor: f32) {
+        self.candidates.clear();
+        let pairs = self.logits.iter().enumerate();
+        self.candidates.extend(
+            pairs
+                .filter(|&(_, &logit)| logit > f32::NEG_INFINITY && logit >= floor)
+                .map(|(id, &logit)| (logit, id as u32)),
+        );
+    }
+
+    /// Keeps the `count` most likely candidates, sorted.
+    fn keep_best(&mut self, count: usize) {
+        if count < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(count, descending);
+            self.candidates.truncate(count);
+        }
+        self.candidates.sort_unstable_by(descending);
+    }
+
+    /// Keeps the most likely candidates, sorted, up to the one with which their weights reach `mass`.
+    fn sort_until(&mut self, mass: f64, weight: impl Fn(f32) -> f64) {
+        let (mut sorted, mut block, mut reached) = (0, 64, 0.0);
+        while sorted < self.candidates.len() {
+            let rest = &mut self.candidates[sorted..];
+            let size = block.min(rest.len());
+            if size < rest.len() {
+                rest.select_nth_unstable_by(size, descending);
+            }
+            rest[..size].sort_unstable_by(descending);
+            for index in sorted..sorted + size {
+                reached += weight(self.candidates[index].0);
+                if reached >= mass {
+                    self.candidates.truncate(index + 1);
+                    return;
+                }
+            }
+            sorted += size;
+            block *= 4;
+        }
+    }
+}
+
+/// The first index with which the weights exceed `target`; the last possible one should rounding never reach it.
+fn pick(pairs: impl Iterator<Item = (u32, f64)>, target: f64) -> Option<u32> {
+    let (mut mass, mut last) = (0.0, None);
+    for (id, weight) in pairs {
+        if weight > 0.0 {
+            mass += weight;
+            last = Some(id);
+            if mass > target {
+                break;
+            }
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn loaded(logits: &[f32]) -> Draw {
+        let mut draw = Draw::default();
+        draw.load(logits, logits.len(), &[]);
+        draw
+    }
+
+    /// All indices that can be drawn, by drawing at many places.
+    fn drawn(logits: &[f32], top_k: Option<usize>, min_p: f64, top_p: f64) -> Vec<u32> {
+        let mut draw = loaded(logits);
+        let mut ids: Vec<u32> =
+            (0..1000).filter_map(|step| draw.draw(1.0, top_k, min_p, top_p, f64::from(step) / 1000.0)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    #[test]
+    fn truncation_keeps_what_it_says() {
+        // Probabilities 0.5, 0.3, 0.15, 0.05.
+        let logits: Vec<f32> = [0.15f32, 0.5, 0.05, 0.3].iter().map(|share| share.ln()).collect();
+        assert_eq!(drawn(&logits, None, 0.0, 1.0), [0, 1, 2, 3]);
+        assert_eq!(drawn(&logits, Some(2), 0.0, 1.0), [1, 3]);
+        assert_eq!(drawn(&logits, Some(0), 0.0, 1.0), [0, 1, 2, 3]);
+        assert_eq!(drawn(&logits, None, 0.25, 1.0), [0, 1, 3]);
+        assert_eq!(drawn(&logits, None, 0.0, 0.75), [1, 3]);
+        assert_eq!(drawn(&logits, None, 0.0, 0.85), [0, 1, 3]);
+        // Of the two that top_k leaves, one has 0.625 of the mass.
+        assert_eq!(drawn(&logits, Some(2), 0.0, 0.6), [1]);
+        assert_eq!(drawn(&[1.0, 1.0, 1.0], Some(1), 0.0, 1.0), [0], "ties go to the lowest id");
+        assert_eq!(drawn(&[f32::NEG_INFINITY, 0.0], None, 0.0, 1.0), [1]);
+        assert!(drawn(&[f32::NEG_INFINITY], None, 0.0, 1.0).is_empty());
+    }
+
+    #[test]
+    fn a_share_of_the_draws_is_a_share_of_the_probability() {
+        let logits: Vec<f32> = [0.2f32, 0.8].iter().map(|share| share.ln()).collect();
+        let mut draw = loaded(&logits);
+        let mut count = |temperature: f64| {
+            (0..1000)
+                .filter(|&step| draw.draw(temperature, None, 0.0, 1.0, f64::from(step) / 1000.0) == Some(0))
+                .count()
+        };
+        assert_eq!(count(1.0), 200);
+        // 0.2² / (0.2² + 0.8²) = 1 / 17.
+        assert_eq!(count(0.5), 59);
+    }
+
+    proptest! {
+        #[test]
+        fn partial_sorting_finds_the_nucleus_of_a_full_sort(
+            logits in prop::collection::vec(-4f32..4.0, 1..600),
+            top_p in 0.01f64..0.999,
+            random in 0f64..1.0,
+        ) {
+            let mut sorted: Vec<(f32, u32)> = logits.iter().enumerate().map(|(id, &logit)| (logit, id as u32)).collect();
+            sorted.sort_by(descending);
+            let total: f64 = sorted.iter().map(|&(logit, _)| f64::from(logit).exp()).sum();
+            let mut mass = 0.0;
+            let mut nucleus = Vec::new();
+            for (logit, id) in sorted {
+                nucleus.push(id);
+                mass += f64::from(logit).exp();
+                // One more is allowed for: where the mass is reached exactly, rounding decides.
+                if mass > total * top_p * 1.000_01 {
+                    break;
+                }
+            }
+            let drawn = loaded(&logits).draw(1.0, None, 0.0, top_p, random).unwrap();
+            prop_assert!(nucleus.contains(&drawn));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A base model's text side, loaded once and shared by all sequences: tokenizer, template, vocabulary, grammars.
+//!
+//! No weights: those are the engine's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use brevity_training::files;
+use brevity_training::tasks::chat::ChatTemplate;
+use brevity_training::text::Codec;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::assembler::{Assembler, AssemblerParts};
+use super::constraint::Grammars;
+use super::prompt::Renderer;
+use super::sampler::{SamplerParts, TokenSampler};
+use super::thinking::Budget;
+use super::vocabulary::{CLOSE, Vocabulary, end_ids};
+use super::{LoadError, Sequence};
+use crate::engine::{Constraint, EngineError, Generation, Prompt, Thinking, ToolChoice};
+
+/// Tokenizer, chat template and limits of one base model.
+pub struct LocalModel {
+    codec: Codec,
+    vocabulary: Arc<Vocabulary>,
+    grammars: Grammars,
+    renderer: Renderer,
+    /// Ids of the mark that closes thoughts.
+    close: Vec<u32>,
+    context_length: usize,
+}
+
+impl LocalModel {
+    /// Reads `tokenizer.json`, the chat template, `config.json` and `generation_config.json` of `folder`.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file that is missing or malformed, or the key it lacks.
+    pub fn load(folder: &Path) -> Result<Self, LoadError> {
+        let tokenizer = files::read_text(&folder.join("tokenizer.json"))?;
+        let path = folder.join("config.json");
+        let config: Value = files::read_json(&path)?;
+        let key = "max_position_embeddings";
+        let length = config[key].as_u64().or_else(|| config["text_config"][key].as_u64());
+        let length = length.ok_or_else(|| LoadError::new(format!("`{}` has no `{key}`", path.display())))?;
+        Self::from_parts(&tokenizer, ChatTemplate::from_folder(folder)?, end_ids(folder)?, length as usize)
+    }
+
+    /// A model of parts that are already read: the text of `tokenizer.json`, the template, the ids that end a turn, and
+    /// the tokens that prompt and completion may have together.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the tokenizer does not parse, has no byte-level or byte-fallback tokens, or lacks an id of
+    /// `ends`.
+    pub fn from_parts(
+        tokenizer: &str,
+        template: ChatTemplate,
+        ends: Vec<u32>,
+        context_length: usize,
+    ) -> Result<Self, LoadError> {
+        let broken = |error: String| LoadError::new(format!("`tokenizer.json` does not parse: {error}"));
+        let json: Value = serde_json::from_str(tokenizer).map_err(|error| broken(error.to_string()))?;
+        let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|error| broken(error.to_string()))?;
+        let vocabulary = Vocabulary::new(&json, ends)?;
+        let codec = Codec::new(tokenizer, template);
+        let close = match vocabulary.close {
+            Some(id) => vec![id],
+            None => codec.encode(CLOSE)?,
+        };
+        Ok(Self {
+            grammars: Grammars::new(&vocabulary)?,
+            renderer: Renderer::new(&codec),
+            vocabulary: Arc::new(vocabulary),
+            codec,
+            close,
+            context_length,
+        })
+    }
+
+    /// The same model with another context length, where an engine has room for less than the model was made for.
+    #[must_use]
+    pub fn with_context_length(mut self, tokens: usize) -> Self {
+        self.context_length = tokens;
+        self
+    }
+
+    /// Tokenizer and chat template.
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
+    /// Tokens that prompt and completion may have together.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Entries of the tokenizer's vocabulary; rows of the embedding table from here on are padding.
+    pub fn vocabulary_size(&self) -> usize {
+        self.vocabulary.size()
+    }
+
+    /// Ids that end a turn, the most usual one first; never empty.
+    pub fn end_ids(&self) -> &[u32] {
+        self.vocabulary.ends()
+    }
+
+    /// How many tokens `text` has.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] when the tokenizer cannot express it.
+    pub fn count_tokens(&self, text: &str) -> Result<usize, EngineError> {
+        let ids = self.codec.encode(text);
+        ids.map(|ids| ids.len()).map_err(|error| EngineError::Invalid { message: error.to_string(), param: None })
+    }
+
+    /// Everything that one generation needs beside the model's arithmetic.
+    ///
+    /// `max_tokens` is lowered to what the context leaves. A thinking budget is lowered so that an answer fits: an
+    /// eighth of all tokens, at least 16. With [`Thinking::Free`] nothing is forced: thoughts that use up all tokens end
+    /// with [`FinishReason::Length`](crate::engine::FinishReason::Length) and an empty answer. Raw text
+    /// ([`Prompt::Text`]) is never changed, so [`Thinking::Closed`] does nothing to it.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with the field to blame, [`EngineError::TooLong`] when not even one token fits.
+    pub fn start(&self, generation: &Generation) -> Result<Sequence, EngineError> {
+        let sampling = &generation.sampling;
+        if let Some(id) = sampling.logit_bias.keys().find(|&&id| id as usize >= self.vocabulary_size()) {
+            let last = self.vocabulary_size() - 1;
+            let message = format!("`logit_bias` names token {id}, but the ids of this model end at {last}");
+            return Err(EngineError::invalid("logit_bias", message));
+        }
+        if generation.max_tokens == Some(0) {
+            return Err(EngineError::invalid("max_tokens", "no completion has 0 tokens; ask for at least 1"));
+        }
+        let rendered = self.renderer.render(&self.codec, &generation.prompt, generation.thinking)?;
+        let (prompt, beginning) = (rendered.ids, rendered.beginning);
+        let room = self.context_length.saturating_sub(prompt.len());
+        if room == 0 {
+            let (tier, limit) = (generation.tier.clone(), self.context_length.saturating_sub(1));
+            return Err(EngineError::TooLong { tier, prompt: prompt.len(), limit });
+        }
+        let max_tokens = generation.max_tokens.map_or(room, |wanted| wanted.min(room));
+        let tools = match &generation.prompt {
+            Prompt::Chat(conversation) => conversation.tools.as_ref(),
+            Prompt::Text(_) => None,
+        };
+        let tools = tools.filter(|tools| tools.choice != ToolChoice::None);
+        let grammar = match (&generation.constraint, tools) {
+            (Constraint::Free, None) => None,
+            (constraint, tools) => self.grammars.compile(constraint, tools)?,
+        };
+        let limit = match generation.thinking {
+            Thinking::Budget(wanted) => Some(Budget::clamped(wanted, max_tokens, self.close.len())),
+            Thinking::Closed | Thinking::Free => None,
+        };
+        let sampler = TokenSampler::new(SamplerParts {
+            vocabulary: Arc::clone(&self.vocabulary),
+            sampling: sampling.clone(),
+            beginning,
+            budget: Budget::new(limit, self.close.clone()),
+            grammar,
+            may_think: rendered.may_think,
+            logprobs: generation.logprobs.map(|wanted| wanted.top),
+        });
+        let assembler = Assembler::new(AssemblerParts {
+            vocabulary: Arc::clone(&self.vocabulary),
+            beginning,
+            prompt: &prompt,
+            seed: sampling.seed,
+            max_tokens,
+            stop: &generation.stop,
+            ignore_eos: sampling.ignore_eos,
+            calls: tools.map(|tools| tools.parallel),
+        });
+        Ok(Sequence { prompt, max_tokens, sampler, assembler })
+    }
+}
+
+impl std::fmt::Debug for LocalModel {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (vocabulary, context) = (self.vocabulary_size(), self.context_length);
+        formatter.debug_struct("LocalModel").field("vocabulary", &vocabulary).field("context", &context).finish()
+    }
+}

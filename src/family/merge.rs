@@ -1,0 +1,169 @@
+//! A tier between two tiers: their weights interpolated, a position of the dial without training.
+
+use std::path::{Path, PathBuf};
+
+use brevity_training::model::{Device, LoraAdapter, ModelConfig, copy_tokenizer, interpolate_files, weight_files};
+use brevity_training::{Error, Result, files};
+use serde_json::{Map, Value};
+
+use super::{Checker, Kind, Tier, TierTraining, TierWeights, hash};
+
+/// Keys of `config.json` that say nothing about the mathematics.
+const INFORMATION: [&str; 5] = ["_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"];
+
+/// What is wished for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merge<'a> {
+    /// The first tier.
+    pub a: &'a Tier,
+    /// The second.
+    pub b: &'a Tier,
+    /// Share of the first, in (0, 1); the second has the rest.
+    pub share: f64,
+    /// Name of the new tier.
+    pub name: &'a str,
+    /// The command that repeats it.
+    pub command: String,
+}
+
+/// Writes the tier between two tiers into `folder`, whole or not at all, and returns its entry; its folder in that entry is
+/// `folder`'s own name, as for a folder beside the manifest.
+///
+/// Two adapters of the ranks r₁ and r₂ give one of rank r₁ + r₂ whose change of every weight is the interpolation of theirs,
+/// exactly; with the base, an adapter is scaled. Checkpoints are interpolated tensor by tensor and keep names, shapes and
+/// dtypes of the first. The new alpha is the weighted mean.
+///
+/// # Errors
+/// [`Error::Config`] when the share is outside (0, 1), the tiers are one and the same, or an adapter should be mixed with a
+/// checkpoint; as [`Checker::tier`] for a tier that is broken; [`Error::Format`] when weights do not fit each other;
+/// [`Error::Io`] when something cannot be written.
+pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Result<Tier> {
+    let began = std::time::Instant::now();
+    let Merge { a, b, share, name, command } = wish;
+    if !(*share > 0.0 && *share < 1.0) {
+        return Err(Error::config(format!(
+            "the share {share} is outside (0, 1): the result would be one of the two tiers"
+        )));
+    }
+    if a.name == b.name {
+        return Err(Error::config(format!("between `{}` and itself there is nothing", a.name)));
+    }
+    if folder.exists() {
+        return Err(Error::config(format!("`{}` exists, choose another name for the tier", folder.display())));
+    }
+    let (first, second) = (checker.tier(a)?, checker.tier(b)?);
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let draft = tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(Error::io("write", parent))?;
+    let is_adapter = match (first.kind, second.kind) {
+        (Kind::Base | Kind::Adapter, Kind::Base | Kind::Adapter) => true,
+        (Kind::Base | Kind::Checkpoint, Kind::Base | Kind::Checkpoint) => false,
+        _ => {
+            return Err(Error::config(format!(
+                "`{}` is {} and `{}` is {}: an adapter and a checkpoint cannot be mixed; merge two tiers of one kind, or one with the base",
+                a.name,
+                article(first.kind),
+                b.name,
+                article(second.kind)
+            )));
+        }
+    };
+    if is_adapter {
+        adapters(checker, &first, &second, *share, draft.path())?;
+    } else {
+        checkpoints(&first, &second, *share, draft.path())?;
+    }
+    let sha256 = hash::weights_sha256(draft.path())?;
+    into_place(draft, folder)?;
+    let training = TierTraining {
+        recipe: "merge".to_owned(),
+        fingerprint: hash::text_sha256(&format!("merge {share} {} {}", first.sha256, second.sha256)),
+        steps: 0,
+        seed: 0,
+        wall_seconds: began.elapsed().as_secs_f64(),
+        command: command.clone(),
+        base_sha256: Some(checker.base().sha256.clone()),
+    };
+    let place = PathBuf::from(folder.file_name().unwrap_or(folder.as_os_str()));
+    // The mean of two decimals such as 0.1 and 0.2 should read 0.15 in a manifest, not 0.15000000000000002.
+    let alpha = ((share * a.alpha + (1.0 - share) * b.alpha) * 1e9).round() / 1e9;
+    let tier = Tier { training: Some(training), ..Tier::new(name, alpha) };
+    Ok(if is_adapter { tier.with_adapter(place, sha256) } else { tier.with_checkpoint(place, sha256) })
+}
+
+fn adapters(checker: &Checker<'_>, a: &TierWeights, b: &TierWeights, share: f64, folder: &Path) -> Result<()> {
+    let base = &checker.base().folder;
+    let config = ModelConfig::read(base)?;
+    let mut read = Vec::new();
+    for (tier, factor) in [(a, share), (b, 1.0 - share)] {
+        // The base changes nothing.
+        if tier.kind == Kind::Adapter {
+            read.push((LoraAdapter::load(&tier.folder, &config, &Device::Cpu)?, factor));
+        }
+    }
+    let parts: Vec<(&LoraAdapter, f64)> = read.iter().map(|(adapter, factor)| (adapter, *factor)).collect();
+    LoraAdapter::sum(&parts)?.save(folder, &base.display().to_string())
+}
+
+fn checkpoints(a: &TierWeights, b: &TierWeights, share: f64, folder: &Path) -> Result<()> {
+    same_config(&a.folder, &b.folder)?;
+    interpolate_files(&weight_files(&a.folder)?, &weight_files(&b.folder)?, share, folder)?;
+    for name in ["config.json", "generation_config.json", "model.safetensors.index.json"] {
+        let from = a.folder.join(name);
+        if from.is_file() {
+            files::write(&folder.join(name), &std::fs::read(&from).map_err(Error::io("read", &from))?)?;
+        }
+    }
+    copy_tokenizer(&a.folder, folder)
+}
+
+/// Checks that two models compute the same function of their weights.
+fn same_config(a: &Path, b: &Path) -> Result<()> {
+    let read = |folder: &Path| -> Result<Map<String, Value>> { files::read_json(&folder.join("config.json")) };
+    let (first, second) = (read(a)?, read(b)?);
+    let keys = first.keys().chain(second.keys()).filter(|key| !INFORMATION.contains(&key.as_str()));
+    match keys.into_iter().find(|key| first.get(*key) != second.get(*key)) {
+        Some(key) => Err(Error::format(
+            b.join("config.json"),
+            format!(
+                "`{key}` differs from `{}`: weights of different models do not mix",
+                a.join("config.json").display()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Renames a finished draft.
+fn into_place(draft: tempfile::TempDir, folder: &Path) -> Result<()> {
+    let path = draft.keep();
+    let renamed = std::fs::rename(&path, folder).and_then(|()| readable(folder));
+    renamed.map_err(|source| {
+        // What cannot be put into place is of no use; that it cannot be removed either would only hide the cause.
+        let _ = std::fs::remove_dir_all(&path);
+        Error::io("write", folder)(source)
+    })
+}
+
+/// Temporary folders are private to their owner; a tier's folder has the permissions of an ordinary one.
+#[cfg(unix)]
+fn readable(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn readable(_folder: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn article(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Base => "the base",
+        Kind::Adapter => "an adapter",
+        Kind::Checkpoint => "a checkpoint",
+    }
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

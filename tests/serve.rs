@@ -1,0 +1,275 @@
+//! The server as its operators meet it: options from everywhere, ports, keys, signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+
+use crate::support::Workspace;
+
+/// The bundled family, from any folder.
+fn family() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini").display().to_string()
+}
+
+/// A server that runs.
+struct Running {
+    process: Child,
+    output: BufReader<ChildStdout>,
+    errors: BufReader<ChildStderr>,
+    address: SocketAddr,
+    /// What it showed before it listened.
+    banner: String,
+}
+
+impl Running {
+    /// Starts the server on a free port and waits until it listens.
+    fn start(space: &Workspace, arguments: &[&str]) -> Self {
+        let family = family();
+        let fixed = ["--family", &family, "--engine", "scripted", "--port", "0"];
+        let mut command = space.command(&[&fixed[..], arguments].concat());
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut errors = BufReader::new(process.stderr.take().unwrap());
+        let mut banner = String::new();
+        let address = loop {
+            let mut line = String::new();
+            if output.read_line(&mut line).unwrap() == 0 {
+                let mut text = String::new();
+                errors.read_to_string(&mut text).unwrap();
+                panic!("the server did not start:\n{text}");
+            }
+            if let Some(rest) = line.strip_prefix("listening on http://") {
+                break rest.split(',').next().unwrap().parse().unwrap();
+            }
+            banner.push_str(&line);
+        };
+        Self { process, output, errors, address, banner }
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let head: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let length = body.len();
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}"
+        )
+        .unwrap();
+        Answer::read(stream)
+    }
+
+    fn signal(&self) {
+        let process = libc::pid_t::try_from(self.process.id()).unwrap();
+        // SAFETY: the process is a child of ours that was not waited for, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
+    }
+
+    /// Waits until it logs a line with this text.
+    fn wait_for(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.errors.read_line(&mut line).unwrap(), 0, "it ended without saying `{text}`");
+        }
+    }
+
+    /// A request whose body is still to come, and of which the server has read everything else.
+    fn begin(&self, path: &str, length: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let json = "content-type: application/json\r\n";
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n{json}\r\n"
+        )
+        .unwrap();
+        let mut leave = [0; 25];
+        stream.read_exact(&mut leave).unwrap();
+        assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stream
+    }
+
+    /// Waits for its end; exit code and standard error.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let (mut log, mut rest) = (String::new(), String::new());
+        self.errors.read_to_string(&mut log).unwrap();
+        self.output.read_to_string(&mut rest).unwrap();
+        (self.process.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Has no effect on one that has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An HTTP answer.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(mut stream: TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let arguments = ["--family", &family(), "--engine", "scripted", "--port", &port];
+    Workspace::new().fail(&arguments, 1, &[&port, "127.0.0.1", "in use", "hint: ", "--port 0"]);
+}
+
+#[test]
+fn mistakes_in_the_file_are_told_with_their_line() {
+    let space = Workspace::new();
+    space.write("brevity.toml", "# mine\nprot = 8080\n");
+    space.fail(&[], 1, &["brevity.toml", "line 2", "`prot`", "did you mean `port`?"]);
+    space.write("brevity.toml", "port = 70000\n");
+    space.fail(&[], 1, &["brevity.toml", "line 1", "`port`", "65535"]);
+    space.fail(&["--config", "other.toml"], 1, &["other.toml"]);
+}
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let space = Workspace::new();
+    space.write(
+        "brevity.toml",
+        "port = 1\nmax_queue = 2\nhost = \"::1\"\napi_key = [\"alice=secret-of-alice\"]\n[thinking_budget]\nlow = 256\n",
+    );
+    let mut command = space.command(&["--print-config", "--port", "3"]);
+    command.env("BREVITY_PORT", "4").env("BREVITY_MAX_QUEUE", "5").env("BREVITY_THREADS", "2");
+    let output = command.output().unwrap();
+    assert!(output.status.success());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for (entry, origin) in [
+        ("port = 3", "flag"),
+        ("max_queue = 5", "environment"),
+        ("threads = 2", "environment"),
+        ("host = \"::1\"", "brevity.toml"),
+        ("thinking_budget = [\"low=256\"]", "brevity.toml"),
+        ("api_key = [\"(secret)\"]", "brevity.toml"),
+        ("max_body = \"4MiB\"", "default"),
+        ("# isq =", "not set"),
+    ] {
+        let line = |line: &str| line.split_once('#').is_some() && line.starts_with(entry) && line.ends_with(origin);
+        assert!(printed.lines().any(line), "no `{entry}` from {origin} in:\n{printed}");
+    }
+    assert!(!printed.contains("secret-of-alice"));
+}
+
+#[test]
+fn options_of_the_server_before_a_command_are_refused() {
+    let space = Workspace::new();
+    space.fail(&["--port", "1", "eval"], 2, &["--port", "eval"]);
+    space.fail(&["--log", "what=is=this"], 2, &["what=is=this", "hint: "]);
+    space.write("empty.txt", "# nobody yet\n");
+    space.fail(&["--api-key-file", "empty.txt", "--family", &family()], 2, &["empty.txt", "NAME=KEY"]);
+    space.fail(&["--api-key", "with space", "--family", &family()], 1, &["API key 1"]);
+}
+
+#[test]
+fn the_server_shows_the_family_and_a_line_to_copy() {
+    let server = Running::start(&Workspace::new(), &[]);
+    for text in ["tier", "alpha-0.1", "medium (default)", "accuracy"] {
+        assert!(server.banner.contains(text), "no `{text}` in:\n{}", server.banner);
+    }
+}
+
+#[test]
+fn only_known_keys_are_let_in() {
+    let space = Workspace::new();
+    space.write("keys.txt", "# team\nbob=key-of-bob\n");
+    let server = Running::start(&space, &["--api-key", "alice=key-of-alice", "--api-key-file", "keys.txt"]);
+    for path in ["/v1/models", "/v1/chat/completions", "/nowhere"] {
+        let refused = server.ask("GET", path, &["authorization: Bearer key-of-carol", "x-request-id: id-1"], "");
+        assert_eq!(refused.status, 401, "{path}");
+        assert!(refused.head.contains("www-authenticate: bearer") && refused.head.contains("x-request-id: id-1"));
+        assert_eq!(refused.json()["error"]["code"], "invalid_api_key");
+    }
+    assert_eq!(server.ask("GET", "/health", &[], "").status, 200);
+    assert_eq!(server.ask("GET", "/metrics", &[], "").status, 200);
+    let let_in = server.ask("GET", "/v1/models", &["authorization: Bearer key-of-bob"], "");
+    assert_eq!(let_in.status, 200);
+    assert!(let_in.json()["data"].is_array());
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("bob") && !log.contains("key-of"), "{log}");
+}
+
+#[test]
+fn paths_and_methods_that_do_not_exist_have_the_envelope() {
+    let server = Running::start(&Workspace::new(), &["--log-format", "json"]);
+    let missing = server.ask("GET", "/nowhere", &["x-request-id: a b"], "");
+    assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &"not_found".into()));
+    assert!(missing.head.contains("x-request-id: req_"));
+    assert_eq!(server.ask("DELETE", "/v1/models", &[], "").status, 405);
+    let large =
+        server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &"x".repeat((4 << 20) + 1));
+    assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"payload_too_large".into()));
+    let metrics = server.ask("GET", "/metrics", &[], "").body;
+    let count = "brevity_http_requests_total{path=\"other\",method=\"GET\",status=\"404\"} 1";
+    assert!(metrics.contains(count), "{metrics}");
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["level"].is_string());
+    }
+}
+
+#[test]
+fn the_first_signal_lets_requests_finish() {
+    let mut server = Running::start(&Workspace::new(), &["--drain-timeout", "1h"]);
+    let mut running = server.begin("/v1/chat/completions", 2);
+    server.signal();
+    server.wait_for("draining");
+    assert_eq!(server.ask("GET", "/ready", &[], "").status, 503);
+    running.write_all(b"{}").unwrap();
+    let answer = Answer::read(running);
+    assert!(answer.json()["error"].is_object(), "{}", answer.body);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("every request was answered"), "{log}");
+}
+
+#[test]
+fn the_second_signal_ends_at_once() {
+    let mut server = Running::start(&Workspace::new(), &["--drain-timeout", "1h"]);
+    let mut running = server.begin("/v1/chat/completions", 2);
+    server.signal();
+    server.wait_for("draining");
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("cut off"), "{log}");
+    assert_eq!(running.read(&mut [0; 1]).unwrap_or(0), 0);
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut_off() {
+    let server = Running::start(&Workspace::new(), &["--drain-timeout", "1ms"]);
+    let _running = server.begin("/v1/chat/completions", 2);
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("cut off"), "{log}");
+}
