@@ -45,7 +45,7 @@ pub struct Cli {
 enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
-    LoadTest(load_test::Arguments),
+    LoadTest(Box<load_test::Arguments>),
     Tiers(tiers::Arguments),
 }
 
