@@ -8,6 +8,7 @@ mod command;
 mod eval;
 mod failure;
 mod interrupt;
+mod load_test;
 mod place;
 mod progress;
 mod serve;
@@ -44,6 +45,7 @@ pub struct Cli {
 enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
+    LoadTest(Box<load_test::Arguments>),
     Tiers(tiers::Arguments),
 }
 
@@ -68,6 +70,7 @@ pub fn run() -> Result<()> {
     match subcommand {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::LoadTest(arguments) => load_test::run(&arguments),
         Command::Tiers(arguments) => tiers::run(&arguments),
     }
 }
