@@ -86,10 +86,10 @@ def a_stream_is_the_completion_in_pieces(client):
 
 @check
 def choices_differ_and_repeat_with_their_seed(client):
-    ask = dict(model="brevity-mini", messages=QUESTION, seed=11, n=3, temperature=1.0, reasoning_effort="high")
-    texts = [[choice.message.model_extra["reasoning_content"] for choice in client.chat.completions.create(**ask).choices]
+    ask = dict(model="brevity-mini", messages=QUESTION, seed=11, n=5, temperature=1.0, reasoning_effort="max")
+    texts = [[choice.message.model_extra.get("reasoning_content") for choice in client.chat.completions.create(**ask).choices]
              for _ in range(2)]
-    assert len(texts[0]) == 3 and texts[0] == texts[1]
+    assert len(texts[0]) == 5 and texts[0] == texts[1]
     assert len(set(texts[0])) > 1
 
 
@@ -160,41 +160,6 @@ def a_long_prompt_is_refused(client):
         assert error.code == "context_length_exceeded", error.code
     else:
         raise AssertionError("a prompt longer than the context was accepted")
-
-
-@check
-def plain_completions_continue_a_text(client):
-    completion = client.completions.create(model="brevity-mini", prompt="12 + 13 = ", max_tokens=4, temperature=0)
-    assert completion.choices[0].text and completion.usage.completion_tokens <= 4
-    text = "".join(
-        choice.text
-        for chunk in client.completions.create(model="brevity-mini", prompt="12 + 13 = ", max_tokens=4, temperature=0, stream=True)
-        for choice in chunk.choices
-    )
-    assert text == completion.choices[0].text
-
-
-@check
-def responses_have_a_reasoning_item_and_a_message(client):
-    response = client.responses.create(model="brevity-mini", input="What is 58 + 68?", reasoning={"effort": "medium"}, temperature=0)
-    assert response.status == "completed", response.status
-    assert "126" in response.output_text
-    assert [item.type for item in response.output] == ["reasoning", "message"]
-    assert response.usage.output_tokens_details.reasoning_tokens > 0
-
-
-@check
-def responses_stream_their_events_in_order(client):
-    text, numbers, kinds = "", [], []
-    for event in client.responses.create(model="brevity-mini", input="What is 58 + 68?", reasoning={"effort": "medium"},
-                                         temperature=0, stream=True):
-        numbers.append(event.sequence_number)
-        kinds.append(event.type)
-        if event.type == "response.output_text.delta":
-            text += event.delta
-    assert numbers == list(range(len(numbers))), numbers
-    assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == "response.completed"
-    assert "response.reasoning_text.delta" in kinds and "126" in text
 
 
 def main() -> int:
