@@ -6,5 +6,6 @@ pub mod api;
 pub mod engine;
 pub mod eval;
 pub mod family;
+pub mod load;
 pub mod report;
 pub mod routing;

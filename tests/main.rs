@@ -6,6 +6,7 @@ mod errors;
 mod help;
 mod hub;
 mod hub_server;
+mod load;
 mod resume;
 mod serve;
 mod support;

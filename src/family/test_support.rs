@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use brevity_training::model::{Device, LoraAdapter, LoraConfig, ModelConfig, Pretrained, SpecialTokens};
+use brevity_training::model::{
+    Device, LoraAdapter, LoraConfig, ModelConfig, Pretrained, SpecialTokens, copy_tokenizer,
+};
 use brevity_training::tasks::mini::tokenizer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -26,11 +28,13 @@ pub(super) fn config(hidden_size: usize) -> ModelConfig {
     }
 }
 
-/// Writes a random model with its tokenizer and returns its hash.
+/// Writes a random model with the tokenizer of the bundled family and returns its hash.
 pub(super) fn model(folder: &Path, seed: u64) -> String {
-    tokenizer::write(folder, 0).unwrap();
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/base");
+    copy_tokenizer(&bundled, folder).unwrap();
+    let tokens = SpecialTokens { bos: None, eos: vec![2], pad: Some(0) };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let model = Pretrained::random(config(16), SpecialTokens::default(), &mut rng, &Device::Cpu).unwrap();
+    let model = Pretrained::random(config(16), tokens, &mut rng, &Device::Cpu).unwrap();
     model.save(folder).unwrap();
     hash::weights_sha256(folder).unwrap()
 }

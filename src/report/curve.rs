@@ -289,7 +289,16 @@ fn draw(area: &Area<'_>, panel: &Stacked, (x, x_title): (Range<f64>, Option<&str
         Kind::Rate => number::scientific(value),
     };
     let y_ticks = (kind == Kind::Logarithmic).then(|| decades(&y));
-    let spec = Panel { y_title: panel.title, x_title, x, y, labels: (9, 6), y_ticks, y_format: &format };
+    let spec = Panel {
+        y_title: panel.title,
+        x_title,
+        x,
+        y,
+        labels: (9, 6),
+        y_ticks,
+        y_format: &format,
+        x_format: &number::grouped,
+    };
     let chart = style::panel(area, &spec)?;
     for line in &panel.lines {
         dots(&chart, kind, line, look.stride)?;

@@ -8,6 +8,7 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
+use super::number;
 use super::style::{self, Area, Chart, Key, Marker, Panel, UNITS, WIDTH, drawn, put};
 
 /// A value with its 95 % interval.
@@ -36,11 +37,28 @@ pub struct FrontierPoint {
     pub accuracy: Estimate,
 }
 
-/// The frontier as SVG. Points whose value is no finite number are left out; ends of intervals that are not are not drawn.
+/// What the horizontal axis shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost<'a> {
+    /// Name and unit of the axis.
+    pub axis: &'a str,
+    /// What the ring is called in the explanation.
+    pub base: &'a str,
+}
+
+/// The frontier of accuracy and tokens as SVG. Points whose value is no finite number are left out; ends of intervals that are not are not drawn.
 ///
 /// # Errors
 /// [`Error::Config`] when there is nothing to draw.
 pub fn frontier(title: &str, points: &[FrontierPoint]) -> Result<String> {
+    frontier_over(title, Cost { axis: "Mean tokens per response", base: "the base" }, points)
+}
+
+/// The frontier of accuracy and any other cost, which the points hold as their `tokens`.
+///
+/// # Errors
+/// As [`frontier`].
+pub fn frontier_over(title: &str, cost: Cost<'_>, points: &[FrontierPoint]) -> Result<String> {
     let points: Vec<FrontierPoint> = points
         .iter()
         .filter(|point| point.tokens.value.is_finite() && point.accuracy.value.is_finite())
@@ -59,15 +77,15 @@ pub fn frontier(title: &str, points: &[FrontierPoint]) -> Result<String> {
     let columns = levels.len().min(3);
     let rows = levels.len().div_ceil(columns);
     let row_height = if columns == 1 { 400 } else { 330 };
-    let subtitle = "Up and to the left is better. Bars: 95 % intervals. Dashed: accuracy of the base";
-    style::picture(title, subtitle, &keys, row_height * rows as i32 + 4, |area| {
+    let subtitle = format!("Up and to the left is better. Bars: 95 % intervals. Dashed: accuracy of {}", cost.base);
+    style::picture(title, &subtitle, &keys, row_height * rows as i32 + 4, |area| {
         for (index, level) in levels.iter().enumerate() {
             let (column, row) = ((index % columns) as i32, (index / columns) as i32);
             let width = WIDTH / columns as i32;
             let left = column * width * UNITS;
             let cell = area.clone().shrink((left, row * row_height * UNITS), (width * UNITS, row_height * UNITS));
             let here: Vec<&FrontierPoint> = points.iter().filter(|point| point.level == *level).collect();
-            draw(&cell, level, &here, &looks, if columns == 1 { 9 } else { 5 })?;
+            draw(&cell, (level, cost.axis), &here, &looks, if columns == 1 { 9 } else { 5 })?;
         }
         Ok(())
     })
@@ -92,7 +110,13 @@ fn looks<'a>(tiers: &[(&'a str, bool)]) -> Vec<Look<'a>> {
     tiers.iter().map(look).collect()
 }
 
-fn draw(area: &Area<'_>, level: &str, points: &[&FrontierPoint], looks: &[Look<'_>], x_labels: usize) -> Result<()> {
+fn draw(
+    area: &Area<'_>,
+    (level, x_title): (&str, &str),
+    points: &[&FrontierPoint],
+    looks: &[Look<'_>],
+    x_labels: usize,
+) -> Result<()> {
     let ends =
         |of: fn(&FrontierPoint) -> Estimate| points.iter().map(move |p| of(p)).flat_map(|e| [e.low, e.value, e.high]);
     let (Some(x), Some(y)) = (style::span(ends(|p| p.tokens), 0.06), style::span(ends(|p| p.accuracy), 0.10)) else {
@@ -105,12 +129,13 @@ fn draw(area: &Area<'_>, level: &str, points: &[&FrontierPoint], looks: &[Look<'
         if level.is_empty() { "Accuracy (% correct)".to_owned() } else { format!("{level}: accuracy (% correct)") };
     let spec = Panel {
         y_title: &y_title,
-        x_title: Some("Mean tokens per response"),
+        x_title: Some(x_title),
         x: x.clone(),
         y,
         labels: (x_labels, 8),
         y_ticks: None,
         y_format: &format,
+        x_format: &number::grouped,
     };
     let chart = style::panel(area, &spec)?;
     if let Some(base) = points.iter().find(|point| point.is_base) {

@@ -7,6 +7,8 @@
 pub mod curve;
 pub mod frontier;
 pub mod number;
+pub mod page;
+pub mod spread;
 mod style;
 mod table;
 

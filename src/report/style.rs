@@ -263,6 +263,8 @@ pub(super) struct Panel<'a> {
     pub y_ticks: Option<Vec<f64>>,
     /// How labels of the vertical axis are written.
     pub y_format: &'a dyn Fn(f64) -> String,
+    /// How labels of the horizontal axis are written.
+    pub x_format: &'a dyn Fn(f64) -> String,
 }
 
 /// Draws the frame of a panel into `area` and returns it, ready for series.
@@ -274,7 +276,7 @@ pub(super) fn panel<'a, 'b>(area: &'a Area<'b>, spec: &Panel<'_>) -> Result<Char
     let y = Upright { range: spec.y.clone().into(), ticks: spec.y_ticks.clone() };
     let mut chart = drawn(builder.build_cartesian_2d(spec.x.clone(), y))?;
     let y_format = |value: &f64| (spec.y_format)(*value);
-    let x_format = |value: &f64| super::number::grouped(*value);
+    let x_format = |value: &f64| (spec.x_format)(*value);
     let label = |position| text(12.0, MUTED, position);
     let mut mesh = chart.configure_mesh();
     mesh.disable_x_mesh()

@@ -32,6 +32,30 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// The same without the columns in which every row holds `nothing`.
+    pub fn without_empty(self, nothing: &str) -> Self {
+        let keep: Vec<bool> = (0..self.head.len())
+            .map(|column| {
+                self.rows.is_empty() || self.rows.iter().any(|row| row.get(column).is_some_and(|cell| cell != nothing))
+            })
+            .collect();
+        fn kept<T>(cells: Vec<T>, keep: &[bool]) -> Vec<T> {
+            cells.into_iter().zip(keep).filter(|(_, keep)| **keep).map(|(cell, _)| cell).collect()
+        }
+        let rows = self.rows.into_iter().map(|row| kept(row, &keep)).collect();
+        Self { head: kept(self.head, &keep), rows }
+    }
+
+    /// The title of every column and the side it keeps to, for other renderings.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, Align)> {
+        self.head.iter().map(|(title, align)| (title.as_str(), *align))
+    }
+
+    /// The cells of every row.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// Rows so far.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -134,6 +158,16 @@ mod tests {
              | α = 0.1\\|二 |     87 |\n\
              | line break  |        |\n"
         );
+    }
+
+    #[test]
+    fn columns_without_anything_can_be_left_out() {
+        let mut table = Table::new([("a", Align::Left), ("b", Align::Right), ("c", Align::Left)]);
+        table.push(["1", "–", "–"]);
+        table.push(["2", "–", "3"]);
+        let table = table.without_empty("–");
+        assert_eq!(table.columns().collect::<Vec<_>>(), [("a", Align::Left), ("c", Align::Left)]);
+        assert_eq!(table.rows(), [["1", "–"], ["2", "3"]]);
     }
 
     #[test]

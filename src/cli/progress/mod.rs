@@ -1,6 +1,7 @@
 //! What is shown while something runs: a bar on a terminal, plain lines in a pipe. Nothing is decided or written here.
 
 mod fetching;
+mod loading;
 mod sampling;
 mod training;
 
@@ -9,6 +10,7 @@ use std::io::{IsTerminal, Write};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub use fetching::Fetching;
+pub use loading::Loading;
 pub use sampling::Sampling;
 pub use training::{Reinforced, Supervised};
 

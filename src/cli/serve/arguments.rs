@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use brevity::family::{Effort, Source};
+use brevity::routing::EffortWish;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use secrecy::SecretString;
@@ -73,9 +74,9 @@ pub struct Model {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Effort")]
 pub struct EffortOptions {
-    /// Effort of requests that name none [default: the manifest's]
-    #[arg(long, env = "BREVITY_DEFAULT_EFFORT", hide_env_values = true, value_name = "EFFORT", value_parser = values::effort)]
-    pub default_effort: Option<Effort>,
+    /// Effort of requests that name none, or `auto` [default: the manifest's]
+    #[arg(long, env = "BREVITY_DEFAULT_EFFORT", hide_env_values = true, value_name = "EFFORT")]
+    pub default_effort: Option<EffortWish>,
 
     /// Tokens that may be thought at an effort, unless the request says; may be given several times [default: no limit]
     #[arg(
@@ -197,7 +198,7 @@ pub struct Access {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
-    /// What is logged, as RUST_LOG has it: `debug`, or `warn,brevity=debug` [default: RUST_LOG, or `warn,brevity=info`]
+    /// What is logged, as RUST_LOG has it: `debug`, or `warn,brevity=debug` [default: RUST_LOG, or `warn,brevity=info,serve=info`]
     #[arg(long, env = "BREVITY_LOG", hide_env_values = true, value_name = "FILTER")]
     pub log: Option<String>,
 

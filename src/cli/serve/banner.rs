@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 
 use brevity::family::{Effort, Manifest, Tier};
 use brevity::report::{Align, Table, number};
+use brevity::routing::EffortWish;
 
 /// The family as a table: which effort leads where, how right and how long the tier's answers are. Tiers in `broken` are
 /// marked.
-pub fn family(manifest: &Manifest, default_effort: Effort, broken: &[&str]) -> String {
+pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) -> String {
     let mut table = Table::new([
         ("tier", Align::Left),
         ("alpha", Align::Right),
@@ -18,7 +19,7 @@ pub fn family(manifest: &Manifest, default_effort: Effort, broken: &[&str]) -> S
     ]);
     for tier in &manifest.tiers {
         let efforts = manifest.effort.iter().filter(|(_, name)| **name == tier.name);
-        let effort = |effort: Effort| match effort == default_effort {
+        let effort = |effort: Effort| match EffortWish::Named(effort) == default_effort {
             true => format!("{effort} (default)"),
             false => effort.to_string(),
         };
@@ -53,7 +54,7 @@ fn measured(tier: &Tier) -> Option<(f64, f64)> {
 }
 
 /// Where the server is, and how to ask it something.
-pub fn address(address: SocketAddr, family: &str, needs_key: bool) -> String {
+pub fn address(address: SocketAddr, model: &str, needs_key: bool) -> String {
     let host = match address.ip() {
         ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
         _ => address.to_string(),
@@ -61,7 +62,7 @@ pub fn address(address: SocketAddr, family: &str, needs_key: bool) -> String {
     let key = if needs_key { " -H 'authorization: Bearer KEY'" } else { "" };
     let mut text = format!("\nlistening on http://{address}, documentation at http://{host}/docs; try\n\n");
     let body = format!(
-        r#"{{"model": "{family}", "reasoning_effort": "low", "messages": [{{"role": "user", "content": "What is 17 + 25?"}}]}}"#
+        r#"{{"model": "{model}", "reasoning_effort": "low", "messages": [{{"role": "user", "content": "What is 17 + 25?"}}]}}"#
     );
     // Writing to a string cannot fail.
     let _ =
@@ -83,7 +84,7 @@ mod tests {
         manifest.upsert_tier(Tier::new("base", 0.0));
         manifest.upsert_tier(Tier::new("alpha-0.2", 0.2).with_adapter("a", "0"));
         manifest.effort = [(Effort::Low, "alpha-0.2".to_owned()), (Effort::High, "base".to_owned())].into();
-        let text = family(&manifest, Effort::High, &["alpha-0.2"]);
+        let text = family(&manifest, EffortWish::Named(Effort::High), &["alpha-0.2"]);
         assert!(
             text.lines().any(|line| line.split_whitespace().eq(["base", "0", "high", "(default)", "–", "–"])),
             "{text}"

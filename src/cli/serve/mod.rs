@@ -14,19 +14,25 @@ mod values;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
+use brevity::api;
 use brevity::api::admission::Admission;
 use brevity::api::auth::ApiKeys;
+use brevity::api::directory::Directory;
 use brevity::api::layers::Layers;
 use brevity::api::limits::Limits;
-use brevity::api::metrics::{self, Metrics};
+use brevity::api::metrics::Metrics;
 use brevity::api::server::{self, BindError, Server, ServerOptions};
+use brevity::api::state::{AppState, Options, ReasoningNames};
 use brevity::family::{Hub, LoadedFamily};
+use brevity::routing::Catalogue;
 use clap::FromArgMatches;
 
 pub use arguments::Arguments;
-use arguments::Model;
+use arguments::{EffortOptions, Model};
+use values::ReasoningFieldName;
 
 use super::progress::Fetching;
 use super::{Cli, Failure, Result};
@@ -45,6 +51,8 @@ Examples:
 
 /// Between two rounds of folding samples into histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// Longer than any stream is silent.
+const NEVER: Duration = Duration::from_secs(366 * 86_400);
 
 /// Runs the server until it is told to stop.
 ///
@@ -91,10 +99,13 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue).counted_in(metrics.clone());
     let needs_key = !keys.is_empty();
+    let directory = directory(&family, &options.effort);
+    let view = directory.family();
+    let state = AppState::new(engine, directory, admission.clone(), metrics.clone(), api_options(&options));
     let limits = Limits { max_body: options.network.max_body, body_timeout: options.network.body_timeout };
     let cors_origins = options.access.cors_origin.clone();
     let layers = Layers { keys, limits, cors_origins, metrics: metrics.clone() };
-    let router = layers.around(metrics::routes(metrics.clone(), admission.clone()));
+    let router = layers.around(api::router(Arc::new(state)));
 
     let network = &options.network;
     let server = Server::bind(&network.host, network.port).await.map_err(explain)?;
@@ -105,9 +116,8 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
-    let default_effort = options.effort.default_effort.unwrap_or(family.manifest.default_effort);
-    show(&banner::family(&family.manifest, default_effort, &broken));
-    show(&banner::address(address, &family.manifest.name, needs_key));
+    show(&banner::family(&family.manifest, view.default_effort, &broken));
+    show(&banner::address(address, &view.id, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,
         write_timeout: network.write_timeout,
@@ -122,6 +132,32 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
         cut => tracing::warn!(connections = cut, "stopped; connections were cut off"),
     }
     Ok(())
+}
+
+/// The family with what the options say about it.
+fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
+    let reason = |name: &str| family.broken().find(|tier| tier.name == name).map(|tier| tier.reason.clone());
+    let mut catalogue = Catalogue::from_manifest(&family.manifest, reason);
+    catalogue.budgets.extend(options.thinking_budget.iter().copied());
+    if let Some(effort) = options.default_effort {
+        catalogue.default_effort = effort;
+    }
+    Directory::new(catalogue, &family.manifest)
+}
+
+/// The options that handlers see.
+fn api_options(options: &Arguments) -> Options {
+    Options {
+        reasoning_names: match options.effort.reasoning_field {
+            ReasoningFieldName::Both => ReasoningNames::Both,
+            ReasoningFieldName::ReasoningContent => ReasoningNames::ReasoningContent,
+            ReasoningFieldName::Reasoning => ReasoningNames::Reasoning,
+        },
+        heartbeat: if options.network.heartbeat.is_zero() { NEVER } else { options.network.heartbeat },
+        stall_timeout: options.network.write_timeout,
+        deadline: Some(options.load.deadline),
+        ..Options::default()
+    }
 }
 
 /// Folds samples into histograms, for ever.

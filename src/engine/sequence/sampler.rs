@@ -170,7 +170,7 @@ impl TokenSampler {
             *self.counts.entry(id).or_default() += 1;
         }
         self.splitter.push(id, &mut self.split);
-        self.budget.count(phase, forced, self.split.mark);
+        self.budget.count(phase, forced);
         let thought = phase == Phase::Thinking || (phase == Phase::Opening && self.split.mark);
         if !thought && self.failure.is_none() {
             let committed = self.grammar.as_mut().map_or(Ok(()), |grammar| grammar.commit(id));

@@ -188,6 +188,15 @@ fn a_budget_closes_the_thoughts_and_goes_on() {
 }
 
 #[test]
+fn opening_marks_inside_the_thoughts_use_up_the_budget() {
+    let mut generation = chat("2 + 3");
+    generation.thinking = Thinking::Budget(3);
+    let mut sequence = MINI.start(&generation).unwrap();
+    let chosen: Vec<u32> = (0..4).map(|_| sequence.sampler.choose(&one_hot(3)).id).collect();
+    assert_eq!(chosen, [3, 3, 3, 4]);
+}
+
+#[test]
 fn a_prompt_is_the_template_and_nothing_can_forge_a_turn() {
     let plain = MINI.start(&chat("What is 2 + 3?")).unwrap().prompt;
     assert_eq!(plain, ids("<|im_start|>user\nWhat is 2 + 3?<|im_end|>\n<|im_start|>assistant\n<think>"));
@@ -354,7 +363,9 @@ fn tool_calls_are_events() {
     assert_eq!((forbidden.answer.as_str(), forbidden.finish().reason), (call, FinishReason::Stop));
     let required = say(&TOOLS, &with_tools(ToolChoice::Required), call);
     assert_eq!((required.answer.as_str(), required.calls.len()), ("", 1));
-    let named = say(&TOOLS, &with_tools(ToolChoice::Function("now".into())), "anything");
+    let mut now = with_tools(ToolChoice::Function("now".into()));
+    now.thinking = Thinking::Closed;
+    let named = say(&TOOLS, &now, "anything");
     assert_eq!(named.calls, [(0, "now".to_owned(), "{}".to_owned())]);
 }
 

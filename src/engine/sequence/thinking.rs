@@ -180,11 +180,11 @@ impl Budget {
         if spent { self.mark.get(self.forced).copied() } else { None }
     }
 
-    /// Counts a token that was chosen in `phase`.
-    pub fn count(&mut self, phase: Phase, forced: bool, mark: bool) {
+    /// Counts a token that was chosen in `phase`; an opening mark out of place inside the thoughts counts like any other.
+    pub fn count(&mut self, phase: Phase, forced: bool) {
         if forced {
             self.forced += 1;
-        } else if phase == Phase::Thinking && !mark {
+        } else if phase == Phase::Thinking {
             self.thought += 1;
         }
     }

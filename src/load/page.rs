@@ -1,0 +1,167 @@
+//! The summary as a page: the tables of the terminal with pictures between them.
+
+use brevity_training::Result;
+
+use super::comparison::Estimate as Measured;
+use super::metric::Metric;
+use super::record::Record;
+use super::summary::{StageSummary, Summary};
+use super::table;
+use crate::eval::statistics::mean_interval;
+use crate::report::frontier::{self, Cost, Estimate, FrontierPoint};
+use crate::report::page::Page;
+use crate::report::spread::{self, Climb, Titles, Values};
+
+/// The report as one HTML file.
+///
+/// # Errors
+/// When a picture cannot be drawn.
+pub fn html(summary: &Summary, records: &[Record]) -> Result<String> {
+    let mut page = Page::new(&format!("Load test {}", summary.head.name), &table::heading(summary));
+    for note in table::notes(summary) {
+        page.paragraph(&note);
+    }
+    let records = compared(summary, records);
+    let mut pictures = pictures(summary, &records)?.into_iter();
+    for (title, table) in table::sections(summary) {
+        if !table.is_empty() {
+            page.heading(&title);
+            page.table(&table);
+            if let Some(picture) = pictures.next() {
+                page.picture(&picture);
+            }
+        }
+    }
+    for picture in pictures {
+        page.picture(&picture);
+    }
+    page.heading("How this was measured");
+    page.paragraph(&method(summary));
+    page.verbatim(&summary.head.command.join(" "));
+    Ok(page.finish())
+}
+
+/// The requests that efforts are compared by: in a sweep, those of each effort's first stage.
+fn compared<'a>(summary: &Summary, records: &'a [Record]) -> Vec<&'a Record> {
+    let first = |effort: &str| records.iter().filter(|r| r.effort == effort).map(|r| r.stage).min();
+    let is_sweep = !summary.stages.is_empty();
+    records
+        .iter()
+        .filter(|record| record.succeeded() && (!is_sweep || first(&record.effort) == Some(record.stage)))
+        .collect()
+}
+
+/// Every picture for which there are numbers.
+fn pictures(summary: &Summary, records: &[&Record]) -> Result<Vec<String>> {
+    let mut pictures = Vec::new();
+    let values = |metric: Metric, scale: f64| -> Vec<Values> {
+        let series = summary.efforts.iter().map(|effort| {
+            let own = records.iter().filter(|record| record.effort == effort.effort);
+            let values = own.filter_map(|record| record.value(metric)).map(|value| value * scale).collect();
+            Values { name: effort.effort.clone(), values }
+        });
+        series.filter(|series| !series.values.is_empty()).collect()
+    };
+    let times = values(Metric::EndToEnd, 1000.0);
+    if !times.is_empty() {
+        let titles = Titles {
+            title: "Time end to end",
+            subtitle: "Share of requests answered within a time. Further left is faster",
+            x: "Time from the intended sending to the end (ms)",
+            y: "Requests answered",
+        };
+        pictures.push(spread::cumulative(titles, &times)?);
+    }
+    let tokens = values(Metric::Tokens, 1.0);
+    if !tokens.is_empty() {
+        let titles = Titles {
+            title: "Tokens per answer",
+            subtitle: "Share of answers by their length, thoughts included",
+            x: "Completion tokens",
+            y: "Answers",
+        };
+        pictures.push(spread::histogram(titles, &tokens)?);
+    }
+    pictures.extend(accuracy(summary, records)?);
+    pictures.extend(load(summary)?);
+    Ok(pictures)
+}
+
+/// Accuracy over mean time end to end, where answers were graded.
+fn accuracy(summary: &Summary, records: &[&Record]) -> Result<Option<String>> {
+    let point = |effort: &super::summary::EffortSummary| {
+        let Measured { value, interval } = effort.accuracy?;
+        let mut groups = std::collections::BTreeMap::<&str, Vec<f64>>::new();
+        for record in records.iter().filter(|record| record.effort == effort.effort) {
+            groups.entry(&record.prompt).or_default().push(record.end_to_end * 1000.0);
+        }
+        let (mean, spread) = mean_interval(&groups.into_values().collect::<Vec<_>>())?;
+        Some(FrontierPoint {
+            tier: effort.effort.clone(),
+            is_base: effort.effort == summary.head.reference,
+            level: String::new(),
+            tokens: Estimate {
+                value: mean,
+                low: spread.map_or(mean, |spread| spread.low),
+                high: spread.map_or(mean, |spread| spread.high),
+            },
+            accuracy: Estimate {
+                value,
+                low: interval.map_or(value, |interval| interval.low),
+                high: interval.map_or(value, |interval| interval.high),
+            },
+        })
+    };
+    let points: Vec<FrontierPoint> = summary.efforts.iter().filter_map(point).collect();
+    if points.is_empty() {
+        return Ok(None);
+    }
+    let cost = Cost { axis: "Mean time end to end (ms)", base: "the reference effort" };
+    frontier::frontier_over("Accuracy and time", cost, &points).map(Some)
+}
+
+/// Time over load, for a sweep.
+fn load(summary: &Summary) -> Result<Vec<String>> {
+    let figure = |of: fn(&StageSummary) -> Option<(f64, f64)>| -> Vec<Climb> {
+        let series = summary.efforts.iter().map(|effort| Climb {
+            name: effort.effort.clone(),
+            points: summary.stages.iter().filter(|stage| stage.effort == effort.effort).filter_map(of).collect(),
+        });
+        series.filter(|series| !series.points.is_empty()).collect()
+    };
+    let subtitle = "Every point is a stage of the sweep; an effort's line ends where the server is saturated";
+    let mut pictures = Vec::new();
+    let offered = figure(|stage| Some((stage.offered?, stage.end_to_end?.p95)));
+    if !offered.is_empty() {
+        let x = "Requests asked for a second";
+        let titles = Titles { title: "Latency over load", subtitle, x, y: "Time end to end, p95 (s)" };
+        pictures.push(spread::climb(titles, &offered)?);
+    }
+    let users = figure(|stage| Some((stage.users? as f64, stage.achieved)));
+    if !users.is_empty() && offered.is_empty() {
+        let titles = Titles { title: "Throughput over users", subtitle, x: "Users", y: "Requests answered a second" };
+        pictures.push(spread::climb(titles, &users)?);
+        let times = figure(|stage| Some((stage.users? as f64, stage.end_to_end?.p95)));
+        let titles = Titles { title: "Latency over users", subtitle, x: "Users", y: "Time end to end, p95 (s)" };
+        if !times.is_empty() {
+            pictures.push(spread::climb(titles, &times)?);
+        }
+    }
+    Ok(pictures)
+}
+
+fn method(summary: &Summary) -> String {
+    let head = &summary.head;
+    format!(
+        "{} on {}, from {}. The same prompts went to every effort under the same seeds, in random order (seed {}); times \
+         count from the moment a request was meant to be sent. Ratios are over prompts that both efforts answered, with \
+         95 % intervals from 2,000 bootstrap draws of prompts. Percentiles are exact. Requests that took longer than {} \
+         count as failed. Program version {}.",
+        head.name,
+        head.date,
+        head.host,
+        head.seed,
+        table::seconds(head.timeout),
+        head.version
+    )
+}

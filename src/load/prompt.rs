@@ -1,0 +1,275 @@
+//! What is asked: prompts with, perhaps, a reference answer, from a suite or from a file of the user's own.
+//!
+//! A prompt is a list of chat messages and a stable name; the name is what pairs requests across efforts and across runs.
+//! How it is sent, and with which effort, is not known here.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use brevity_training::tasks::Problem;
+use brevity_training::tasks::mini::Level;
+use brevity_training::{Error, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::eval::Suite;
+
+/// One prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Its name, unique in the list.
+    pub id: String,
+    /// `messages` of the request.
+    pub messages: Value,
+    /// The reference answer; without one, nothing is graded.
+    pub answer: Option<String>,
+    /// The difficulty class, if the source has one.
+    pub level: Option<String>,
+}
+
+/// How a question becomes messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The user's message, `{question}` standing for the question.
+    pub template: String,
+    /// The system message, if there is to be one.
+    pub system: Option<String>,
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self { template: "{question}".to_owned(), system: None }
+    }
+}
+
+impl Frame {
+    /// The messages for `question`.
+    pub fn messages(&self, question: &str) -> Value {
+        let user = json!({ "role": "user", "content": self.template.replace("{question}", question) });
+        match &self.system {
+            Some(system) => json!([{ "role": "system", "content": system }, user]),
+            None => json!([user]),
+        }
+    }
+}
+
+/// A suite of problems by name: `mini`, `mini:easy,medium`, `gsm8k:FILE`, `math500:FILE`, `aime24:FILE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    suite: Suite,
+    levels: Vec<String>,
+}
+
+impl Source {
+    /// The prompts, at most `per_level` of each level.
+    ///
+    /// # Errors
+    /// As [`Suite::problems`].
+    pub fn prompts(&self, per_level: usize, frame: &Frame) -> Result<Vec<Prompt>> {
+        let problems = self.suite.problems(per_level)?.into_iter();
+        let wanted = |problem: &Problem| {
+            self.levels.is_empty() || problem.level.as_ref().is_some_and(|level| self.levels.contains(level))
+        };
+        let prompt = |problem: Problem| Prompt {
+            messages: frame.messages(&problem.question),
+            id: problem.id,
+            answer: Some(problem.answer),
+            level: problem.level,
+        };
+        Ok(problems.filter(wanted).map(prompt).collect())
+    }
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        let preset = match name {
+            "mini" => {
+                let levels = rest.map_or(Ok(Vec::new()), |rest| rest.split(',').map(str::parse::<Level>).collect())?;
+                let levels = levels.into_iter().map(|level| level.to_string()).collect();
+                return Ok(Self { suite: Suite::Mini, levels });
+            }
+            "math500" => "math",
+            "aime24" | "aime25" => "aime",
+            other => other,
+        };
+        let missing = || {
+            let message = "write mini, mini:LEVEL, gsm8k:FILE, math500:FILE or aime24:FILE";
+            Error::config(format!("`{text}` is no suite; {message}"))
+        };
+        let path = rest.filter(|rest| !rest.is_empty()).ok_or_else(missing)?;
+        let suite = format!("{preset}:{path}").parse().map_err(|_| missing())?;
+        Ok(Self { suite, levels: Vec::new() })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.levels.is_empty() {
+            true => self.suite.fmt(formatter),
+            false => write!(formatter, "{} ({})", self.suite, self.levels.join(", ")),
+        }
+    }
+}
+
+/// A line of a prompt file.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    messages: Option<Vec<Value>>,
+    #[serde(default)]
+    prompt: Option<String>,
+    #[serde(default)]
+    question: Option<String>,
+    #[serde(default)]
+    problem: Option<String>,
+    #[serde(default)]
+    answer: Option<Value>,
+    #[serde(default)]
+    id: Option<Value>,
+    #[serde(default)]
+    level: Option<Value>,
+}
+
+/// The first `limit` prompts of a JSONL file: an object a line with `messages` (sent as they are), or `prompt`, `question`
+/// or `problem` (put into `frame`); perhaps `answer`, `level` and `id`. Without an id, the number of the line is the name.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read, [`Error::Format`] with the line when one is no such object, when an id
+/// comes twice, or when there are none.
+pub fn read(path: &Path, frame: &Frame, limit: Option<usize>) -> Result<Vec<Prompt>> {
+    let reader = BufReader::new(File::open(path).map_err(Error::io("read", path))?);
+    let mut prompts: Vec<Prompt> = Vec::new();
+    let mut names = std::collections::BTreeSet::new();
+    for (index, line) in reader.lines().enumerate() {
+        if limit.is_some_and(|limit| prompts.len() >= limit) {
+            break;
+        }
+        let line = line.map_err(Error::io("read", path))?;
+        let line = line.trim_start_matches('\u{feff}').trim();
+        if line.is_empty() {
+            continue;
+        }
+        let malformed = |what: String| Error::format(path, format!("line {}: {what}", index + 1));
+        let read: Line = serde_json::from_str(line).map_err(|error| malformed(format!("is not a prompt: {error}")))?;
+        let messages = match (read.messages, read.prompt.or(read.question).or(read.problem)) {
+            (Some(messages), _) if !messages.is_empty() => Value::Array(messages),
+            (_, Some(text)) if !text.trim().is_empty() => frame.messages(&text),
+            _ => return Err(malformed("has none of the columns `messages`, `prompt` and `question`".to_owned())),
+        };
+        let id = read.id.map_or_else(|| (index + 1).to_string(), plain);
+        if !names.insert(id.clone()) {
+            return Err(malformed(format!("the id `{id}` is already taken; give every prompt its own")));
+        }
+        let answer = read.answer.filter(|answer| !answer.is_null()).map(plain);
+        prompts.push(Prompt { id, messages, answer, level: read.level.map(plain) });
+    }
+    if prompts.is_empty() {
+        return Err(Error::format(path, "holds no prompts; write one JSON object a line, with `prompt` or `messages`"));
+    }
+    Ok(prompts)
+}
+
+/// A cell as text.
+fn plain(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+/// Where prompts come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompts {
+    /// A suite of problems.
+    Suite(Source),
+    /// A JSONL file.
+    File(PathBuf),
+}
+
+impl Prompts {
+    /// Reads them, at most `limit` (of each level, for a suite).
+    ///
+    /// # Errors
+    /// As [`read`] and [`Source::prompts`].
+    pub fn load(&self, frame: &Frame, limit: Option<usize>) -> Result<Vec<Prompt>> {
+        match self {
+            Self::Suite(source) => source.prompts(limit.unwrap_or(usize::MAX), frame),
+            Self::File(path) => read(path, frame, limit),
+        }
+    }
+}
+
+impl fmt::Display for Prompts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Suite(source) => source.fmt(formatter),
+            Self::File(path) => formatter.write_str(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompts.jsonl");
+        std::fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn every_kind_of_line_is_read() {
+        let text = concat!(
+            "{\"prompt\": \"a\", \"answer\": 7}\n\n",
+            "{\"question\": \"b\", \"id\": \"x\", \"level\": 3, \"answer\": null}\n",
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"c\"}]}\n"
+        );
+        let (_folder, path) = file(text);
+        let frame = Frame { template: "Q: {question}".to_owned(), system: Some("brief".to_owned()) };
+        let prompts = read(&path, &frame, None).unwrap();
+        let ids: Vec<&str> = prompts.iter().map(|prompt| prompt.id.as_str()).collect();
+        assert_eq!(ids, ["1", "x", "4"]);
+        assert_eq!(prompts[0].answer.as_deref(), Some("7"));
+        assert_eq!(prompts[1].answer, None);
+        assert_eq!(prompts[1].level.as_deref(), Some("3"));
+        let expected = json!([{ "role": "system", "content": "brief" }, { "role": "user", "content": "Q: a" }]);
+        assert_eq!(prompts[0].messages, expected);
+        assert_eq!(prompts[2].messages, json!([{ "role": "user", "content": "c" }]));
+        assert_eq!(read(&path, &frame, Some(2)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn lines_that_ask_nothing_are_named() {
+        let (_folder, path) = file("{\"prompt\": \"a\"}\n{\"text\": \"b\"}\n");
+        let message = read(&path, &Frame::default(), None).unwrap_err().to_string();
+        assert!(message.contains("line 2") && message.contains("`messages`"), "{message}");
+        let (_folder, path) = file("{\"prompt\": \"a\", \"id\": 1}\n{\"prompt\": \"a\", \"id\": 1}\n");
+        let message = read(&path, &Frame::default(), None).unwrap_err().to_string();
+        assert!(message.contains("line 2: the id `1`"), "{message}");
+        let (_folder, path) = file("\n");
+        let message = read(&path, &Frame::default(), None).unwrap_err().to_string();
+        assert!(message.contains("no prompts"), "{message}");
+    }
+
+    #[test]
+    fn suites_go_by_name_and_level() {
+        let source: Source = "mini:easy,medium".parse().unwrap();
+        let prompts = source.prompts(2, &Frame::default()).unwrap();
+        let levels: Vec<_> = prompts.iter().filter_map(|prompt| prompt.level.as_deref()).collect();
+        assert_eq!(levels, ["easy", "easy", "medium", "medium"]);
+        assert_eq!(source.to_string(), "mini:test (easy, medium)");
+        assert_eq!("math500:a/b.jsonl".parse::<Source>().unwrap().to_string(), "math:b.jsonl");
+        assert_eq!("aime24:b.parquet".parse::<Source>().unwrap().to_string(), "aime:b.parquet");
+        for wrong in ["maxi", "gsm8k", "gsm8k:", "mini:huge"] {
+            assert!(wrong.parse::<Source>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The summary for a terminal: one table of times and tokens, one of savings, one of outcomes, and those of a sweep.
+
+use std::time::Duration;
+
+use super::comparison::{Comparison, Estimate};
+use super::metric::{Metric, Statistic};
+use super::summary::{EffortSummary, Summary};
+use crate::report::{Align, Table, number};
+
+/// The whole report as text.
+pub fn terminal(summary: &Summary) -> String {
+    let mut text = heading(summary);
+    for (title, table) in sections(summary) {
+        if !table.is_empty() {
+            text.push_str(&format!("\n{title}\n{}", table.to_terminal()));
+        }
+    }
+    for note in notes(summary) {
+        text.push_str(&format!("\n{note}\n"));
+    }
+    text
+}
+
+/// The tables of a report with their titles; some may be empty.
+pub fn sections(summary: &Summary) -> Vec<(String, Table)> {
+    let saving = format!("Against `{}`, the same prompts and seeds (95 % intervals)", summary.head.reference);
+    vec![
+        ("Times and tokens".to_owned(), figures(summary)),
+        (saving, savings(summary)),
+        ("Outcomes".to_owned(), outcomes(summary)),
+        ("Sweep".to_owned(), sweep(summary)),
+        ("At saturation".to_owned(), saturation(summary)),
+    ]
+}
+
+/// What was measured, on two lines.
+pub fn heading(summary: &Summary) -> String {
+    let head = &summary.head;
+    let requests: usize = summary.efforts.iter().map(|effort| effort.requests).sum();
+    let all = summary.stages.iter().map(|stage| stage.requests).sum::<usize>().max(requests);
+    format!(
+        "{} at {}, {} from {}\n{}, {} requests in {}, {} before that left out\n",
+        head.model,
+        head.url,
+        count(head.prompt_count, "prompt"),
+        head.prompts,
+        head.load,
+        number::grouped(all as f64),
+        seconds(summary.seconds),
+        head.warm_up
+    )
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{} {thing}{}", number::grouped(number as f64), if number == 1 { "" } else { "s" })
+}
+
+/// A time with the unit that fits: `850 µs`, `12.3 ms`, `1.52 s`.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if !s.is_finite() => "–".to_owned(),
+        s if s == 0.0 => "0 s".to_owned(),
+        s if s < 0.001 => format!("{:.0} µs", s * 1e6),
+        s if s < 0.0995 => format!("{:.1} ms", s * 1e3),
+        s if s < 0.9995 => format!("{:.0} ms", s * 1e3),
+        s if s < 99.95 => format!("{s:.2} s"),
+        s => format!("{} s", number::grouped(s)),
+    }
+}
+
+/// A value of a metric as people read it.
+pub fn value(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Cost => format!("{value:.6}"),
+        metric if metric.is_time() => seconds(value),
+        _ if value < 100.0 => format!("{value:.1}"),
+        _ => number::grouped(value),
+    }
+}
+
+fn figures(summary: &Summary) -> Table {
+    let columns = [("effort", Align::Left), ("metric", Align::Left)];
+    let numbers = Statistic::ALL.map(|statistic| (statistic.name(), Align::Right));
+    let mut table = Table::new(columns.into_iter().chain(numbers));
+    for effort in &summary.efforts {
+        for (index, (metric, distribution)) in effort.metrics.iter().enumerate() {
+            let name = if index == 0 { effort.effort.as_str() } else { "" };
+            let figures = Statistic::ALL.map(|statistic| value(*metric, distribution.get(statistic)));
+            table.push([name.to_owned(), metric.title().to_owned()].into_iter().chain(figures));
+        }
+    }
+    table
+}
+
+/// A ratio as the change it is, with its interval: `−61.0 % (−64.2 … −57.1)`.
+pub fn change(ratio: Option<Estimate>) -> String {
+    let Some(Estimate { value, interval }) = ratio else { return "–".to_owned() };
+    let ends = interval.map_or_else(String::new, |interval| {
+        let end = |end: f64| number::signed((end - 1.0) * 100.0, 1);
+        format!(" ({} … {})", end(interval.low), end(interval.high))
+    });
+    format!("{}{ends}", number::signed_percent(value - 1.0, 1))
+}
+
+/// A difference of shares in points: `−0.8 (−2.1 … +0.5)`.
+pub fn points(difference: Option<Estimate>) -> String {
+    let Some(Estimate { value, interval }) = difference else { return "–".to_owned() };
+    let ends = interval.map_or_else(String::new, |interval| {
+        let end = |end: f64| number::signed(end * 100.0, 1);
+        format!(" ({} … {})", end(interval.low), end(interval.high))
+    });
+    format!("{}{ends}", number::signed(value * 100.0, 1))
+}
+
+/// One column an effort, because a row of all these figures is wider than a terminal.
+fn savings(summary: &Summary) -> Table {
+    let efforts = summary.comparisons.iter().map(|comparison| (comparison.effort.clone(), Align::Left));
+    let mut table = Table::new([(String::new(), Align::Left)].into_iter().chain(efforts));
+    let mut row = |name: &str, of: &dyn Fn(&Comparison) -> String| {
+        let cells: Vec<String> = summary.comparisons.iter().map(of).collect();
+        // Nobody asked for prices, or nothing was graded: no row of dashes.
+        if cells.iter().any(|cell| cell != "–") {
+            table.push([name.to_owned()].into_iter().chain(cells));
+        }
+    };
+    let ratio = |metric, statistic| move |comparison: &Comparison| change(comparison.ratio(metric, statistic));
+    row("pairs", &|comparison| number::grouped(comparison.pairs as f64));
+    row("tokens, mean", &ratio(Metric::Tokens, Statistic::Mean));
+    row("end to end, mean", &ratio(Metric::EndToEnd, Statistic::Mean));
+    row("  by fewer tokens", &|comparison| change(comparison.split.map(|split| split.tokens)));
+    row("  by faster tokens", &|comparison| change(comparison.split.map(|split| split.time_per_token)));
+    row("end to end, p50", &ratio(Metric::EndToEnd, Statistic::P50));
+    row("end to end, p95", &ratio(Metric::EndToEnd, Statistic::P95));
+    row("first token, p50", &ratio(Metric::TimeToFirstToken, Statistic::P50));
+    row("first token, p95", &ratio(Metric::TimeToFirstToken, Statistic::P95));
+    row("first answer token, p50", &ratio(Metric::TimeToFirstAnswerToken, Statistic::P50));
+    row("cost, mean", &ratio(Metric::Cost, Statistic::Mean));
+    row("accuracy, points", &|comparison| points(comparison.accuracy_difference));
+    table
+}
+
+fn outcomes(summary: &Summary) -> Table {
+    let mut table = Table::new([
+        ("effort", Align::Left),
+        ("requests", Align::Right),
+        ("failed", Align::Right),
+        ("cut off", Align::Right),
+        ("empty", Align::Right),
+        ("accuracy", Align::Left),
+        ("goodput", Align::Right),
+        ("requests/s", Align::Right),
+        ("tokens/s", Align::Right),
+        ("failures", Align::Left),
+    ]);
+    for effort in &summary.efforts {
+        let accuracy = effort.accuracy.map_or_else(
+            || "–".to_owned(),
+            |Estimate { value, interval }| {
+                let ends = interval.map_or_else(String::new, |interval| {
+                    format!(" ({:.1} … {:.1})", interval.low * 100.0, interval.high * 100.0)
+                });
+                format!("{}{ends}", number::percent(value, 1))
+            },
+        );
+        table.push([
+            effort.effort.clone(),
+            number::grouped(effort.requests as f64),
+            number::grouped((effort.requests - effort.succeeded) as f64),
+            number::grouped(effort.truncated as f64),
+            number::grouped(effort.empty_answers as f64),
+            accuracy,
+            effort.goodput.map_or_else(|| "–".to_owned(), |goodput| number::percent(goodput.share, 1)),
+            rate(effort.requests_per_second),
+            rate(effort.tokens_per_second),
+            failures(effort),
+        ]);
+    }
+    table.without_empty("–")
+}
+
+/// The kinds of failures with their counts: `timeout 3, http 503 1`.
+fn failures(effort: &EffortSummary) -> String {
+    let kinds = effort.errors.iter().map(|(kind, count)| format!("{kind}: {count}"));
+    let list = kinds.collect::<Vec<_>>().join(", ");
+    if list.is_empty() { "–".to_owned() } else { list }
+}
+
+/// A rate with three significant digits or so.
+pub fn rate(rate: f64) -> String {
+    if rate < 10.0 {
+        format!("{rate:.2}")
+    } else if rate < 100.0 {
+        format!("{rate:.1}")
+    } else {
+        number::grouped(rate)
+    }
+}
+
+fn sweep(summary: &Summary) -> Table {
+    let mut table = Table::new([
+        ("effort", Align::Left),
+        ("load", Align::Right),
+        ("answered/s", Align::Right),
+        ("tokens/s", Align::Right),
+        ("end to end, p50", Align::Right),
+        ("p95", Align::Right),
+        ("first token, p50", Align::Right),
+        ("goodput", Align::Right),
+        ("failed", Align::Right),
+        ("", Align::Left),
+    ]);
+    for effort in &summary.efforts {
+        for stage in summary.stages.iter().filter(|stage| stage.effort == effort.effort) {
+            let load = match (stage.users, stage.offered) {
+                (Some(users), _) => count(users, "user"),
+                (None, offered) => format!("{}/s", rate(offered.unwrap_or_default())),
+            };
+            let time = |figure: Option<f64>| figure.map_or_else(|| "–".to_owned(), seconds);
+            table.push([
+                stage.effort.clone(),
+                load,
+                rate(stage.achieved),
+                rate(stage.tokens_per_second),
+                time(stage.end_to_end.map(|times| times.p50)),
+                time(stage.end_to_end.map(|times| times.p95)),
+                time(stage.time_to_first_token.map(|times| times.p50)),
+                stage.goodput.map_or_else(|| "–".to_owned(), |goodput| number::percent(goodput.share, 1)),
+                number::grouped(stage.failed as f64),
+                if stage.saturated { "saturated".to_owned() } else { String::new() },
+            ]);
+        }
+    }
+    table.without_empty("–")
+}
+
+fn saturation(summary: &Summary) -> Table {
+    let interval = Duration::try_from_secs_f64(summary.head.user_interval).unwrap_or_default();
+    let users = format!("users, a request each in {interval:?}");
+    let over = format!("against {}", summary.head.reference);
+    let mut table = Table::new([
+        ("effort".to_owned(), Align::Left),
+        ("requests/s".to_owned(), Align::Right),
+        (users, Align::Right),
+        (over, Align::Right),
+    ]);
+    for peak in &summary.saturation {
+        let more = if peak.reached { "" } else { "≥ " };
+        table.push([
+            peak.effort.clone(),
+            format!("{more}{}", rate(peak.requests_per_second)),
+            format!("{more}{}", number::grouped(peak.users)),
+            peak.over_reference.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")),
+        ]);
+    }
+    table
+}
+
+/// What a reader should know before believing the tables.
+pub fn notes(summary: &Summary) -> Vec<String> {
+    let mut notes: Vec<String> = summary.comparisons.iter().filter_map(saving).collect();
+    if summary.interrupted {
+        notes.push(format!("Ended before its time; {} under way were dropped.", count(summary.abandoned, "request")));
+    }
+    let generator = &summary.generator;
+    let busy = generator.cores_busy.map_or_else(|| "unknown".to_owned(), |cores| format!("{cores:.2} cores"));
+    let delay = generator.send_delay.map_or_else(|| "–".to_owned(), |delay| seconds(delay.p99));
+    notes.push(format!(
+        "Generator: {busy} busy, {} chunks ({}/s), sent at most {delay} late (p99).",
+        number::grouped(generator.chunks as f64),
+        number::grouped(generator.chunks_per_second)
+    ));
+    for effort in &summary.efforts {
+        let sources: Vec<String> = effort
+            .token_sources
+            .iter()
+            .map(|(source, count)| match source {
+                super::record::TokenSource::Server => format!("by the server for {count}"),
+                super::record::TokenSource::Tokenizer => format!("by the local tokenizer for {count}"),
+                super::record::TokenSource::Chunks => format!("as chunks, for want of a count, for {count}"),
+            })
+            .collect();
+        let only_server = effort.token_sources.keys().all(|source| *source == super::record::TokenSource::Server);
+        if !only_server {
+            notes.push(format!("{}: tokens counted {}.", effort.effort, sources.join(", ")));
+        }
+        if let Some(difference) = effort.token_count_difference {
+            let change = number::signed_percent(difference, 1);
+            notes.push(format!("{}: the local tokenizer counts {change} against the server.", effort.effort));
+        }
+    }
+    notes
+}
+
+/// One sentence on what an effort saves and where from.
+fn saving(comparison: &Comparison) -> Option<String> {
+    let ratio = |statistic| comparison.ratio(Metric::EndToEnd, statistic).map(|ratio| 1.0 / ratio.value);
+    let (median, tail) = (ratio(Statistic::P50)?, ratio(Statistic::P95)?);
+    let times = |ratio: Estimate| format!("{:.2} ×", 1.0 / ratio.value);
+    let part = comparison.split.map_or_else(String::new, |split| {
+        let (all, fewer, faster) = (times(split.end_to_end), times(split.tokens), times(split.time_per_token));
+        format!("; at the mean {all}: {fewer} by fewer tokens, times {faster} by faster tokens")
+    });
+    let accuracy = comparison.accuracy_difference.map_or_else(String::new, |difference| {
+        format!(", accuracy {} points", number::signed(difference.value * 100.0, 1))
+    });
+    Some(format!(
+        "{} answers {median:.2} × as fast as {} at the median and {tail:.2} × at p95{accuracy}{part}.",
+        comparison.effort, comparison.reference
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::Interval;
+
+    #[test]
+    fn times_have_the_unit_that_fits() {
+        let cases = [
+            (0.0, "0 s"),
+            (0.000_85, "850 µs"),
+            (0.0123, "12.3 ms"),
+            (0.25, "250 ms"),
+            (1.5234, "1.52 s"),
+            (1234.5, "1,234 s"),
+            (f64::NAN, "–"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(seconds(value), text);
+        }
+    }
+
+    #[test]
+    fn ratios_read_as_changes() {
+        let interval = Some(Interval { low: 0.358, high: 0.429 });
+        assert_eq!(change(Some(Estimate { value: 0.39, interval })), "−61.0 % (−64.2 … −57.1)");
+        assert_eq!(change(Some(Estimate { value: 1.0, interval: None })), "±0.0 %");
+        assert_eq!(change(None), "–");
+        let interval = Some(Interval { low: -0.021, high: 0.005 });
+        assert_eq!(points(Some(Estimate { value: -0.008, interval })), "−0.8 (−2.1 … +0.5)");
+    }
+}
