@@ -48,10 +48,9 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/openapi.json", get(openapi::document))
+        .with_state(state.clone())
+        .merge(metrics::routes(state.metrics.clone(), state.admission.clone()))
         .method_not_allowed_fallback(errors::method_not_allowed)
-        .fallback(errors::not_found)
-        .with_state(state.clone());
-    let metrics = metrics::routes(state.metrics.clone(), state.admission.clone());
-    let routes = routes.merge(metrics);
+        .fallback(errors::not_found);
     if state.options.docs { routes.merge(openapi::docs()) } else { routes }
 }
