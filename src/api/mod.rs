@@ -5,9 +5,11 @@
 
 pub mod access_log;
 pub mod admission;
+pub mod answer;
 pub mod auth;
 pub mod chat;
 pub mod choices;
+pub mod completions;
 pub mod directory;
 pub mod error;
 pub mod errors;
@@ -42,6 +44,7 @@ pub use state::AppState;
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/tiers", get(tiers::list))
