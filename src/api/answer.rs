@@ -3,15 +3,12 @@
 //! An endpoint brings a checked plan and a [`Writer`] that turns events into its own chunks. Who is cancelled when, what an
 //! error in the middle of a stream does, and when a client counts as gone is decided here, once.
 
-use std::future::Future;
-use std::sync::Arc;
-
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::ApiError;
 use super::admission::Permit;
-use super::choices::{Choices, Clock, Indexed, Presence};
+use super::choices::{Choices, Clock, Indexed};
 use super::metrics::Asked;
 use super::sse::{self, Gone, Outlet, Pace};
 use super::state::AppState;
@@ -86,37 +83,6 @@ pub fn reason(reason: FinishReason) -> &'static str {
     }
 }
 
-/// A response, or what makes one while it watches whether the client is there.
-pub enum Answer {
-    /// Everything at once.
-    Whole(Response),
-    /// A stream that counts its client.
-    Stream(Box<dyn FnOnce(Presence) -> Response + Send>),
-}
-
-/// The response that `work` comes to; a client that leaves before it has all of it is counted.
-///
-/// # Errors
-/// Those of `work`.
-pub async fn deliver(
-    state: &Arc<AppState>,
-    work: impl Future<Output = Result<Answer, ApiError>>,
-) -> Result<Response, ApiError> {
-    let presence = Presence::new(state);
-    let answer = work.await;
-    match answer {
-        Ok(Answer::Stream(start)) => Ok(start(presence)),
-        Ok(Answer::Whole(response)) => {
-            presence.served();
-            Ok(response)
-        }
-        Err(error) => {
-            presence.served();
-            Err(error)
-        }
-    }
-}
-
 /// Turns events into the chunks of an endpoint.
 pub trait Writer: Send + 'static {
     /// Bytes that are written and not sent.
@@ -135,18 +101,14 @@ pub trait Writer: Send + 'static {
 }
 
 /// The answer whose choices have started, as a stream.
-pub fn stream(state: &AppState, choices: Choices, writer: impl Writer, headers: HeaderMap) -> Answer {
+pub fn stream(state: &AppState, choices: Choices, writer: impl Writer, headers: HeaderMap) -> Response {
     let pace = Pace { heartbeat: state.options.heartbeat, stall_timeout: state.options.stall_timeout };
-    Answer::Stream(Box::new(move |presence| {
-        let mut response = sse::response(pace, move |outlet| async move {
-            // A client that is gone is counted by the drop of its presence.
-            if produce(choices, writer, outlet).await.is_ok() {
-                presence.served();
-            }
-        });
-        response.headers_mut().extend(headers);
-        response
-    }))
+    let mut response = sse::response(pace, move |outlet| async move {
+        // Whoever is gone is counted where the body is dropped: see `access_log`.
+        let _: Result<(), Gone> = produce(choices, writer, outlet).await;
+    });
+    response.headers_mut().extend(headers);
+    response
 }
 
 async fn produce(mut choices: Choices, mut writer: impl Writer, mut outlet: Outlet) -> Result<(), Gone> {

@@ -199,27 +199,3 @@ async fn begin(state: &AppState, generation: Generation) -> Result<Events, ApiEr
         Some(Ok(_)) | None => Err(ApiError::internal("the engine took the request and did not start it; try again")),
     }
 }
-
-/// Counts a client that goes away while its request is worked on: armed until [`Presence::served`].
-#[derive(Debug)]
-pub struct Presence(Option<Arc<AppState>>);
-
-impl Presence {
-    /// The client is there.
-    pub fn new(state: &Arc<AppState>) -> Self {
-        Self(Some(state.clone()))
-    }
-
-    /// It has its answer, or the error that took its place.
-    pub fn served(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        if let Some(state) = &self.0 {
-            state.metrics.client_disconnected();
-        }
-    }
-}

@@ -35,8 +35,10 @@ Examples:
 #[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Arguments {
     /// Folder of the family, or `organisation/name[@revision]` on the Hugging Face hub
+    // An id of its own: the server has an option of this name too, and a global one would be taken for it.
     #[arg(
-        long,
+        id = "family_of_tiers",
+        long = "family",
         global = true,
         env = "BREVITY_FAMILY",
         hide_env_values = true,

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
-use super::answer::{self, Answer, Prepared};
+use super::answer::{self, Prepared};
 use super::choices::{Choices, Clock};
 use super::extract::Json;
 use super::headers;
@@ -55,10 +55,10 @@ pub use request::ChatPlan;
 )]
 pub async fn create(State(state): State<Arc<AppState>>, json: Json<ChatRequest>) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    answer::deliver(&state, respond(&state, json, clock)).await
+    respond(&state, json, clock).await
 }
 
-async fn respond(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) -> Result<Answer, ApiError> {
+async fn respond(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) -> Result<Response, ApiError> {
     let plan = request::plan(json, &state.options, &state.sources)?;
     let id = || state.sources.id("chatcmpl");
     let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, id).await?;
@@ -71,5 +71,5 @@ async fn respond(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) -
         return Ok(answer::stream(state, choices, stream::Chunks::new(identity, shape), headers));
     }
     let body = body::collect(choices, identity, shape).await?;
-    Ok(Answer::Whole((headers, axum::Json(body)).into_response()))
+    Ok((headers, axum::Json(body)).into_response())
 }

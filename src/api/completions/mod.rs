@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
-use super::answer::{self, Answer, Prepared};
+use super::answer::{self, Prepared};
 use super::choices::{Choices, Clock};
 use super::extract::Json;
 use super::headers;
@@ -40,10 +40,10 @@ use super::types::{CompletionRequest, CompletionResponse};
 )]
 pub async fn create(State(state): State<Arc<AppState>>, json: Json<CompletionRequest>) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    answer::deliver(&state, respond(&state, json, clock)).await
+    respond(&state, json, clock).await
 }
 
-async fn respond(state: &Arc<AppState>, json: Json<CompletionRequest>, clock: Clock) -> Result<Answer, ApiError> {
+async fn respond(state: &Arc<AppState>, json: Json<CompletionRequest>, clock: Clock) -> Result<Response, ApiError> {
     let plan = request::plan(json, &state.options, &state.sources)?;
     let id = || state.sources.id("cmpl");
     let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, id).await?;
@@ -58,5 +58,5 @@ async fn respond(state: &Arc<AppState>, json: Json<CompletionRequest>, clock: Cl
     while let Some(event) = choices.next().await {
         writer.collect(event?);
     }
-    Ok(Answer::Whole((headers, axum::Json(writer.whole())).into_response()))
+    Ok((headers, axum::Json(writer.whole())).into_response())
 }

@@ -84,9 +84,10 @@ const GATED: &str = "GET /gated HTTP/1.1\r\nhost: x\r\n\r\n";
 #[tokio::test]
 async fn draining_finishes_what_runs_and_refuses_what_comes() {
     let mut puppet = puppet(ServerOptions::default()).await;
+    // First in the queue of the port, so it is accepted by the time that the request after it arrives.
+    let idle = TcpStream::connect(puppet.address).await.unwrap();
     let running = send(puppet.address, GATED).await;
     puppet.arrived.recv().await.unwrap();
-    let idle = TcpStream::connect(puppet.address).await.unwrap();
     puppet.tell.send_replace(Phase::Draining);
     assert_eq!(answer(idle).await, "", "an idle connection is closed");
     let refused = answer(send(puppet.address, GATED).await).await;

@@ -182,7 +182,9 @@ impl Row {
         if self.cells.is_empty() {
             return format!("no column {wanted}; there are no columns at all");
         }
-        format!("no column {wanted}; there are {}{hint}", quoted(&mut self.cells.iter().map(|(column, _)| column)))
+        let mut columns: Vec<&String> = self.cells.iter().map(|(column, _)| column).collect();
+        columns.sort();
+        format!("no column {wanted}; there are {}{hint}", quoted(&mut columns.into_iter()))
     }
 }
 
