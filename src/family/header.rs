@@ -60,7 +60,7 @@ pub(super) fn model(folder: &Path) -> Result<Shapes> {
         return Err(Error::format(&place, "`model_type` is missing, this is no configuration of a model"));
     }
     for key in ["vocab_size", "hidden_size", "num_hidden_layers"] {
-        if !config.get(key).and_then(Value::as_u64).is_some_and(|count| count > 0) {
+        if config.get(key).and_then(Value::as_u64).is_none_or(|count| count == 0) {
             return Err(Error::format(&place, format!("`{key}` is missing or no positive whole number")));
         }
     }

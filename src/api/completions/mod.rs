@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: a text is continued as it is, without a chat template.
 //!
 //! All that the model writes is part of `text`. Only where a prompt ends inside `<think>` does an engine tell thoughts from
-//! the answer, and keeps the mark between them; [`text::Text`] puts it back.
+//! the answer, and keeps the mark between them; `text` puts it back.
 
 mod request;
 #[cfg(test)]
