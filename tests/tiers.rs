@@ -26,12 +26,12 @@ fn the_bundled_family_is_listed_and_whole() {
     let space = Workspace::new();
     let listed = space.succeed(&["tiers", "list", "--family", family]).stdout;
     let row = listed.lines().find(|line| line.starts_with("alpha-0.1 ")).unwrap();
-    // The means of 0.946, 0.932, 0.716 and of 30.174, 37.07, 62.338.
-    for text in ["0.1", "medium*", "86.5 %", "43", "adapter"] {
+    // The means of 0.972, 0.972, 0.892 and of 65.502, 101.114, 189.004.
+    for text in ["0.1", "medium*", "94.5 %", "119", "adapter"] {
         assert!(row.contains(text), "no `{text}` in {row}");
     }
     let shown = space.succeed(&["tiers", "show", "alpha-0.1", "--family", family]).stdout;
-    for text in ["acae9d29ece4e8a2", "training/recipes/mini.toml", "mini:test on 2026-11-23", "easy", "94.6 %"] {
+    for text in ["164c93d5d1180470", "training/recipes/mini.toml", "mini:test on 2026-11-24", "easy", "97.2 %"] {
         assert!(shown.contains(text), "no `{text}` in {shown}");
     }
     let verified = space.succeed(&["tiers", "verify", "--family", family]).stdout;
