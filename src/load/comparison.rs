@@ -240,7 +240,7 @@ mod tests {
             tokens: Some(tokens),
             end_to_end: tokens as f64 * per_token,
             time_to_first_token: Some(per_token),
-            correct: Some(index % 10 != 0 || effort == "high"),
+            correct: Some(!index.is_multiple_of(10) || effort == "high"),
             ..Record::sample(&format!("p{index}"), effort)
         };
         let both = |index| [one(index, "high", 100 + 10 * index, 0.01), one(index, "low", 50 + 5 * index, 0.008)];

@@ -59,7 +59,7 @@ fn count(number: usize, thing: &str) -> String {
 pub fn seconds(seconds: f64) -> String {
     match seconds {
         s if !s.is_finite() => "–".to_owned(),
-        s if s == 0.0 => "0 s".to_owned(),
+        0.0 => "0 s".to_owned(),
         s if s < 0.001 => format!("{:.0} µs", s * 1e6),
         s if s < 0.0995 => format!("{:.1} ms", s * 1e3),
         s if s < 0.9995 => format!("{:.0} ms", s * 1e3),
