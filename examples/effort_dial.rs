@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for effort in [ReasoningEffort::Low, ReasoningEffort::High] {
         let question = ChatCompletionRequestUserMessageArgs::default().content("What is 37 * 9 - 88?").build()?;
         let request = CreateChatCompletionRequestArgs::default()
-            .model("mini")
+            .model("brevity-mini")
             .messages([question.into()])
             .reasoning_effort(effort.clone())
             .stream_options(ChatCompletionStreamOptions { include_usage: Some(true), include_obfuscation: None })

@@ -9,7 +9,7 @@ for effort in low medium high; do
     curl --fail-with-body --silent --show-error --dump-header /dev/stderr "$url/chat/completions" \
         -H 'content-type: application/json' \
         ${OPENAI_API_KEY:+-H "authorization: Bearer $OPENAI_API_KEY"} \
-        -d '{"model": "mini", "seed": 7, "reasoning_effort": "'"$effort"'",
+        -d '{"model": "brevity-mini", "seed": 7, "reasoning_effort": "'"$effort"'",
              "messages": [{"role": "user", "content": "'"$question"'"}]}' \
         2> >(grep --line-buffered -i '^x-brevity' >&2)
     echo
@@ -19,6 +19,6 @@ echo '== streamed'
 curl --fail-with-body --silent --show-error --no-buffer "$url/chat/completions" \
     -H 'content-type: application/json' \
     ${OPENAI_API_KEY:+-H "authorization: Bearer $OPENAI_API_KEY"} \
-    -d '{"model": "mini", "seed": 7, "reasoning_effort": "low", "stream": true,
+    -d '{"model": "brevity-mini", "seed": 7, "reasoning_effort": "low", "stream": true,
          "stream_options": {"include_usage": true},
          "messages": [{"role": "user", "content": "'"$question"'"}]}'

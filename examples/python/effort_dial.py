@@ -14,7 +14,7 @@ QUESTION = "What is 37 * 9 - 88?"
 def ask(client: OpenAI, effort: str) -> int:
     """Streams one answer and returns its completion tokens."""
     stream = client.chat.completions.create(
-        model="mini",
+        model="brevity-mini",
         messages=[{"role": "user", "content": QUESTION}],
         reasoning_effort=effort,
         seed=7,

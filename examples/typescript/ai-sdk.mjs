@@ -13,7 +13,7 @@ const brevity = createOpenAICompatible({
 for (const reasoningEffort of ["low", "high"]) {
   console.log(`== ${reasoningEffort}`);
   const result = streamText({
-    model: brevity("mini"),
+    model: brevity("brevity-mini"),
     prompt: "What is 37 * 9 - 88?",
     seed: 7,
     providerOptions: { brevity: { reasoningEffort } },

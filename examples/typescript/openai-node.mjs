@@ -9,7 +9,7 @@ const client = new OpenAI({
 
 for (const effort of ["low", "high"]) {
   const completion = await client.chat.completions.create({
-    model: "mini",
+    model: "brevity-mini",
     messages: [{ role: "user", content: "What is 37 * 9 - 88?" }],
     reasoning_effort: effort,
     seed: 7,
@@ -24,7 +24,7 @@ for (const effort of ["low", "high"]) {
 // What cannot be done is said with the field that is to blame.
 try {
   await client.chat.completions.create({
-    model: "mini",
+    model: "brevity-mini",
     messages: [{ role: "user", content: "Hello" }],
     reasoning_effort: "turbo",
   });

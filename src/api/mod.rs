@@ -5,9 +5,11 @@
 
 pub mod access_log;
 pub mod admission;
+pub mod answer;
 pub mod auth;
 pub mod chat;
 pub mod choices;
+pub mod completions;
 pub mod directory;
 pub mod error;
 pub mod errors;
@@ -42,16 +44,16 @@ pub use state::AppState;
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/tiers", get(tiers::list))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/openapi.json", get(openapi::document))
+        .with_state(state.clone())
+        .merge(metrics::routes(state.metrics.clone(), state.admission.clone()))
         .method_not_allowed_fallback(errors::method_not_allowed)
-        .fallback(errors::not_found)
-        .with_state(state.clone());
-    let metrics = metrics::routes(state.metrics.clone(), state.admission.clone());
-    let routes = routes.merge(metrics);
+        .fallback(errors::not_found);
     if state.options.docs { routes.merge(openapi::docs()) } else { routes }
 }

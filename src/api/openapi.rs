@@ -15,6 +15,7 @@ use utoipa_swagger_ui::SwaggerUi;
     ),
     paths(
         super::chat::create,
+        super::completions::create,
         super::models::list,
         super::models::show,
         super::tiers::list,

@@ -3,6 +3,11 @@
 use std::fmt::{self, Display};
 use std::io::Write;
 
+use brevity::api::auth::KeyError;
+use brevity::api::server::BindError;
+use brevity::engine::EngineError;
+use brevity::engine::sequence::LoadError;
+use brevity::family::hub::HubError;
 use brevity_training::Error;
 
 /// Anything that went wrong.
@@ -43,13 +48,26 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = anyhow::Error::from(error);
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
         let interrupted = matches!(error.downcast_ref(), Some(Error::Interrupted));
         Self { error, hint: None, code: if interrupted { INTERRUPTED } else { FAILED } }
     }
 }
+
+/// The errors that commands meet, one by one: a blanket implementation over all errors would collide with one over
+/// associated types in a dependency of the engine.
+macro_rules! fails_with {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::from(anyhow::Error::from(error))
+            }
+        })+
+    };
+}
+
+fails_with!(Error, std::io::Error, ctrlc::Error, EngineError, LoadError, KeyError, BindError, HubError);
 
 impl fmt::Display for Failure {
     /// The error, its causes after it where they are not already part of the sentence, and the hint on a line of its own.

@@ -90,13 +90,17 @@ fn refuse_server_options(matches: &ArgMatches) {
 ///
 /// Our own loops and the matrix products run on rayon's pool. candle's second pool, for element-wise operations, waits by
 /// spinning: beside the first it takes more time than it saves, so it gets one thread unless the user wants otherwise.
+/// The engine in this process keeps keys and values as 32-bit floats on a CPU; with its own default of 16 bits a request
+/// could give another text beside others than alone.
 fn set_threads(threads: Option<NonZeroUsize>) {
     let mut variables = Vec::new();
     if let Some(threads) = threads {
         variables.push(("RAYON_NUM_THREADS", threads.to_string()));
     }
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        variables.push(("CANDLE_NUM_THREADS", "1".to_owned()));
+    for name in ["CANDLE_NUM_THREADS", "MISTRALRS_CPU_KV_F32"] {
+        if std::env::var_os(name).is_none() {
+            variables.push((name, "1".to_owned()));
+        }
     }
     set_variables(variables);
 }

@@ -7,8 +7,11 @@
 mod error;
 mod event;
 mod generation;
+#[cfg(feature = "mistral")]
+pub mod mistral;
 pub mod scripted;
 pub mod sequence;
+pub mod upstream;
 
 use std::pin::Pin;
 

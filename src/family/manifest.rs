@@ -28,7 +28,8 @@ pub struct Manifest {
     /// The tier of every effort.
     #[serde(default)]
     pub effort: BTreeMap<Effort, String>,
-    /// Tokens that requests of an effort may think at most, unless they say so themselves; no limit for efforts not named.
+    /// Tokens that requests of an effort may think at most, unless they say so themselves; no limit for efforts not
+    /// named.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budget: BTreeMap<Effort, usize>,
     /// The tiers; the base first, then by ascending alpha.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A tier behind an OpenAI-compatible server, `[tier.upstream]` in the manifest. Keys are never written here, only the name
-/// of the environment variable that holds one.
+/// A tier behind an OpenAI-compatible server, `[tier.upstream]` in the manifest. Keys are never written here, only the
+/// name of the environment variable that holds one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
@@ -18,13 +18,13 @@ pub struct Upstream {
     /// Which fields beyond OpenAI's the server takes.
     #[serde(default, skip_serializing_if = "Dialect::is_vllm")]
     pub dialect: Dialect,
-    /// The request field in which the server takes a thinking budget in tokens, for servers started with one: `thinking_token_budget`
-    /// with vLLM's `--reasoning-config`, `max_thinking_tokens` with SGLang's `--enable-strict-thinking`. Without it requests
-    /// with a budget are refused.
+    /// The request field in which the server takes a thinking budget in tokens, for servers started with one:
+    /// `thinking_token_budget` with vLLM's `--reasoning-config`, `max_thinking_tokens` with SGLang's
+    /// `--enable-strict-thinking`. Without it requests with a budget are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_field: Option<String>,
-    /// Whether the chat template opens the thoughts and the server does not separate them, so that answers begin inside the
-    /// thoughts without `<think>`.
+    /// Whether the chat template opens the thoughts and the server does not separate them, so that answers begin inside
+    /// the thoughts without `<think>`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub opens_thinking: bool,
     /// Tokens that prompt and completion may have together.
@@ -39,7 +39,8 @@ pub struct Upstream {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
-    /// vLLM and SGLang: `top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, `chat_template_kwargs`, and usage while streaming.
+    /// vLLM and SGLang: `top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, `chat_template_kwargs`, and usage while
+    /// streaming.
     #[default]
     Vllm,
     /// Nothing: OpenAI itself, and servers that refuse unknown fields.

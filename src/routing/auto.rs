@@ -17,10 +17,10 @@ struct Candidate<'a> {
 
 /// The tier that `auto` picks among the loaded ones that have a card, and why; `None` when none has one.
 ///
-/// With a budget: the highest accuracy among the tiers whose expected time (mean tokens of the card at the measured speed) is
-/// within it; when there is none, the fastest. Without: the most accuracy per token among the tiers within
-/// [`ACCURACY_FLOOR`] of the best. Ties go to fewer tokens, then to the terser tier. A larger budget never picks a tier of
-/// lower accuracy.
+/// With a budget: the highest accuracy among the tiers whose expected time (mean tokens of the card at the measured
+/// speed) is within it; when there is none, the fastest. Without: the most accuracy per token among the tiers within
+/// [`ACCURACY_FLOOR`] of the best. Ties go to fewer tokens, then to the terser tier. A larger budget never picks a tier
+/// of lower accuracy.
 pub(super) fn pick<'a>(
     catalogue: &'a Catalogue,
     speeds: &Speeds,

@@ -3,17 +3,17 @@
 use crate::engine::Thinking;
 use crate::family::Effort;
 
-/// Tokens of `max_completion_tokens` that a thinking budget leaves: an eighth, at least 16, and one for the closing mark. The
-/// sampler does the same with the limit that the context sets.
+/// Tokens of `max_completion_tokens` that a thinking budget leaves: an eighth, at least 16, and one for the closing
+/// mark. The sampler does the same with the limit that the context sets.
 fn answer_room(max_completion_tokens: usize) -> usize {
     (max_completion_tokens / 8).max(16) + 1
 }
 
 /// How much may be thought, and what to tell people about it.
 ///
-/// Effort `none` closes the thoughts at once, whatever budget is given. Else `asked` (`max_reasoning_tokens`) wins over `default`
-/// (the effort's own), and neither means no limit. A budget of 0 closes the thoughts at once, and so does one that
-/// `max_completion_tokens` leaves no room for; a budget is never raised.
+/// Effort `none` closes the thoughts at once, whatever budget is given. Else `asked` (`max_reasoning_tokens`) wins over
+/// `default` (the effort's own), and neither means no limit. A budget of 0 closes the thoughts at once, and so does one
+/// that `max_completion_tokens` leaves no room for; a budget is never raised.
 pub(super) fn thinking(
     effort: Option<Effort>,
     asked: Option<usize>,

@@ -38,8 +38,8 @@ pub struct CatalogueTier {
 pub struct Expectation {
     /// Share of correct answers, in [0, 1].
     pub accuracy: f64,
-    /// Mean completion tokens of an answer, thoughts included. The mean and not a high quantile: `auto` minimises waiting over
-    /// many requests, it does not promise a bound for one (a deadline and `max_reasoning_tokens` do).
+    /// Mean completion tokens of an answer, thoughts included. The mean and not a high quantile: `auto` minimises
+    /// waiting over many requests, it does not promise a bound for one (a deadline and `max_reasoning_tokens` do).
     pub tokens: f64,
 }
 
@@ -63,8 +63,8 @@ impl CatalogueTier {
 }
 
 impl Catalogue {
-    /// A family with these tiers and this map from effort to tier; `medium` by default, no budgets. The tiers are put in the order of
-    /// [`Catalogue::tiers`].
+    /// A family with these tiers and this map from effort to tier; `medium` by default, no budgets. The tiers are put
+    /// in the order of [`Catalogue::tiers`].
     pub fn new(family: &str, mut tiers: Vec<CatalogueTier>, efforts: BTreeMap<Effort, String>) -> Self {
         tiers.sort_by(|a, b| a.is_base.cmp(&b.is_base).then(b.alpha.total_cmp(&a.alpha)).then(a.name.cmp(&b.name)));
         Self {

@@ -1,7 +1,7 @@
 //! From what a request wishes to the tier that answers: effort, model name, thinking budget, latency.
 //!
-//! Pure functions on plain values. No I/O, no clock, no engine: what is measured (speed) comes in as an argument, and the
-//! same wish always gives the same [`Route`], with the reason in words.
+//! Pure functions on plain values. No I/O, no clock, no engine: what is measured (speed) comes in as an argument, and
+//! the same wish always gives the same [`Route`], with the reason in words.
 
 mod auto;
 mod budget;
@@ -50,8 +50,8 @@ pub struct Route {
     pub tier: String,
     /// Its alpha; 0 for the base.
     pub alpha: f64,
-    /// The effort in force: the one asked for, or the default one where `auto` did not choose. It led to the tier unless
-    /// `model` named that.
+    /// The effort in force: the one asked for, or the default one where `auto` did not choose. It led to the tier
+    /// unless `model` named that.
     pub effort: Option<Effort>,
     /// Whether `auto` chose the tier from the cards; `effort` is empty then.
     pub auto: bool,

@@ -17,8 +17,8 @@ pub enum ModelName<'a> {
     Effort(EffortWish),
 }
 
-/// Every model id that `/v1/models` lists, with its tier: first the family's id (no tier), then `family:tier` for each tier
-/// from the tersest to the longest thinker, loaded or not.
+/// Every model id that `/v1/models` lists, with its tier: first the family's id (no tier), then `family:tier` for each
+/// tier from the tersest to the longest thinker, loaded or not.
 pub fn model_ids(catalogue: &Catalogue) -> Vec<(String, Option<&CatalogueTier>)> {
     let family = family_id(catalogue);
     let tiers = catalogue.tiers().iter().map(|tier| (format!("{family}:{}", tier.name), Some(tier)));
@@ -26,8 +26,8 @@ pub fn model_ids(catalogue: &Catalogue) -> Vec<(String, Option<&CatalogueTier>)>
 }
 
 /// What `name` stands for. With a family `mini` these are names: `mini`, `brevity-mini`, a tier as `alpha-0.2` or
-/// `brevity-mini:alpha-0.2`, an effort as `brevity-mini:low` or `mini:auto`. The family's name comes before a tier of the same name,
-/// a tier before an effort of the same name. Efforts are read in any case, other names exactly.
+/// `brevity-mini:alpha-0.2`, an effort as `brevity-mini:low` or `mini:auto`. The family's name comes before a tier of
+/// the same name, a tier before an effort of the same name. Efforts are read in any case, other names exactly.
 ///
 /// # Errors
 /// [`RouteError::UnknownModel`] with the nearest name and the list of models.

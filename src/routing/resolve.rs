@@ -15,15 +15,15 @@ struct Choice<'a> {
 
 /// Finds the tier for `wish`.
 ///
-/// - `model` naming a tier decides alone: `reasoning_effort` beside it picks no other tier, but keeps its say about thinking
-///   (`none` closes it, an effort's default budget holds). A named tier that is not loaded is an error.
+/// - `model` naming a tier decides alone: `reasoning_effort` beside it picks no other tier, but keeps its say about
+///   thinking (`none` closes it, an effort's default budget holds). A named tier that is not loaded is an error.
 /// - An effort, from `model`, from `reasoning_effort` or by default, takes its tier of the manifest; when that is not
-///   loaded, the nearest one that is ([`Catalogue::nearest_loaded`]), and the route says so. Both fields may name an effort if it
-///   is the same one.
-/// - `auto` lets the cards decide; where no loaded tier has a card, the default effort (or `medium`) does. A latency budget
-///   without any effort means `auto`; with a named effort or tier it is refused.
-/// - Budgets: effort `none` closes the thoughts, else `max_reasoning_tokens` wins over the effort's default; see the lowering
-///   in favour of the answer in the reason.
+///   loaded, the nearest one that is ([`Catalogue::nearest_loaded`]), and the route says so. Both fields may name an
+///   effort if it is the same one.
+/// - `auto` lets the cards decide; where no loaded tier has a card, the default effort (or `medium`) does. A latency
+///   budget without any effort means `auto`; with a named effort or tier it is refused.
+/// - Budgets: effort `none` closes the thoughts, else `max_reasoning_tokens` wins over the effort's default; see the
+///   lowering in favour of the answer in the reason.
 ///
 /// # Errors
 /// See [`RouteError`]. A route that is returned always leads to a loaded tier.

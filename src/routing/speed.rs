@@ -39,8 +39,8 @@ pub struct Speeds {
 }
 
 impl Speeds {
-    /// Notes a finished generation of `tier`: the time to its first token, the time from there to its last, and how many tokens
-    /// there were. Of one token only the first time is learned, of none nothing.
+    /// Notes a finished generation of `tier`: the time to its first token, the time from there to its last, and how
+    /// many tokens there were. Of one token only the first time is learned, of none nothing.
     pub fn observe(&mut self, tier: &str, first_token: Duration, generation: Duration, tokens: usize) {
         if tokens == 0 {
             return;
@@ -59,8 +59,8 @@ impl Speeds {
         self.tiers.insert(tier.to_owned(), speed);
     }
 
-    /// Speed of `tier`: its own mean, else the plain mean of the tiers that were measured (tiers of one family are the same
-    /// network, so they run alike), else [`Speed::ASSUMED`].
+    /// Speed of `tier`: its own mean, else the plain mean of the tiers that were measured (tiers of one family are the
+    /// same network, so they run alike), else [`Speed::ASSUMED`].
     pub fn of(&self, tier: &str) -> Speed {
         if let Some(speed) = self.tiers.get(tier) {
             return *speed;

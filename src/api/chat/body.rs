@@ -1,8 +1,8 @@
 //! All choices collected into one `chat.completion`.
 
-use super::Identity;
 use super::request::Shape;
 use crate::api::ApiError;
+use crate::api::answer::{Identity, reason};
 use crate::api::choices::Choices;
 use crate::api::types::{
     ChatChoice, ChatMessage, ChatResponse, ChoiceLogprobs, FunctionCall, ToolCallObject, UsageObject,
@@ -92,14 +92,4 @@ impl Draft {
 fn object(call: ToolCall) -> ToolCallObject {
     let function = FunctionCall { name: call.name, arguments: call.arguments };
     ToolCallObject { id: call.id, kind: "function".to_owned(), function }
-}
-
-/// `finish_reason` of the OpenAI API.
-pub(super) fn reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::ContentFilter => "content_filter",
-    }
 }

@@ -14,22 +14,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
-use super::choices::{Choices, Clock, Presence};
+use super::answer::{self, Answer, Prepared};
+use super::choices::{Choices, Clock};
 use super::extract::Json;
 use super::headers;
 use super::state::AppState;
-use super::types::{BrevityReport, ChatRequest, ChatResponse};
+use super::types::{ChatRequest, ChatResponse};
 
 pub use request::ChatPlan;
-
-/// What all chunks and bodies of one response say about it.
-#[derive(Debug, Clone)]
-struct Identity {
-    id: String,
-    created: u64,
-    model: String,
-    report: BrevityReport,
-}
 
 /// Create a chat completion
 ///
@@ -62,50 +54,21 @@ struct Identity {
     )
 )]
 pub async fn create(State(state): State<Arc<AppState>>, json: Json<ChatRequest>) -> Result<Response, ApiError> {
-    let presence = Presence::new(&state);
     let clock = Clock::start(state.options.deadline);
-    match answer(&state, json, clock).await {
-        Ok(Answer::Whole(response)) => {
-            presence.served();
-            Ok(response)
-        }
-        Ok(Answer::Stream(start)) => Ok(start(presence)),
-        Err(error) => {
-            presence.served();
-            Err(error)
-        }
-    }
+    answer::deliver(&state, respond(&state, json, clock)).await
 }
 
-/// A response, or what makes one while it watches whether the client is there.
-enum Answer {
-    Whole(Response),
-    Stream(Box<dyn FnOnce(Presence) -> Response + Send>),
-}
-
-async fn answer(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) -> Result<Answer, ApiError> {
+async fn respond(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) -> Result<Answer, ApiError> {
     let plan = request::plan(json, &state.options, &state.sources)?;
-    let route = state.directory.route(&plan.wish)?;
-    state.metrics.effort_resolved(plan.asked, &route.tier, route.substituted);
-    let permit = state.admission.enter(clock.deadline.map(tokio::time::Instant::into_std)).await?;
-    let report = BrevityReport::new(&route, plan.seed());
-    let identity = Identity {
-        id: state.sources.id("chatcmpl"),
-        created: (state.sources.now)(),
-        model: state.directory.model_id(&route.tier),
-        report,
-    };
+    let id = || state.sources.id("chatcmpl");
+    let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, id).await?;
+    let Prepared { route, permit, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
     let generations = plan.generations(&route, state.engine.context_length(&route.tier));
     let shape = plan.shape(state.options.reasoning_names);
     let choices = Choices::start(state, generations, plan.asked, clock, permit).await?;
     if plan.stream {
-        let pace = super::sse::Pace { heartbeat: state.options.heartbeat, stall_timeout: state.options.stall_timeout };
-        return Ok(Answer::Stream(Box::new(move |presence| {
-            let mut response = stream::response(choices, identity, shape, pace, presence);
-            response.headers_mut().extend(headers);
-            response
-        })));
+        return Ok(answer::stream(state, choices, stream::Chunks::new(identity, shape), headers));
     }
     let body = body::collect(choices, identity, shape).await?;
     Ok(Answer::Whole((headers, axum::Json(body)).into_response()))

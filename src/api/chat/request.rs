@@ -1,8 +1,7 @@
 //! A chat request, checked: who shall answer, what is generated, and how it is shown.
 
-use std::collections::BTreeMap;
-
 use crate::api::ApiError;
+use crate::api::answer;
 use crate::api::extract::Json;
 use crate::api::metrics::Asked;
 use crate::api::plan::{self, EffortFields, SamplingFields, sampling};
@@ -48,15 +47,7 @@ impl ChatPlan {
 
     /// One generation a choice, each with a seed of its own.
     pub fn generations(&self, route: &Route, context: Option<usize>) -> Vec<Generation> {
-        let one = |index: usize| {
-            let mut generation = self.template.clone();
-            generation.tier.clone_from(&route.tier);
-            generation.thinking = route.thinking;
-            generation.sampling.seed = self.seed().wrapping_add(index as u64);
-            generation.max_tokens = generation.max_tokens.map(|most| context.map_or(most, |context| most.min(context)));
-            generation
-        };
-        (0..self.n).map(one).collect()
+        answer::generations(&self.template, self.n, route, context)
     }
 
     pub(super) fn shape(&self, names: ReasoningNames) -> Shape {
@@ -161,7 +152,7 @@ fn refuse(request: &ChatRequest) -> Result<(), ApiError> {
 /// Rules of fields that change nothing here: a client's mistake shall not wait for another server to be found.
 fn check_unused(request: &ChatRequest) -> Result<(), ApiError> {
     if let Some(metadata) = &request.metadata {
-        check_metadata(metadata)?;
+        plan::metadata(metadata)?;
     }
     if request.safety_identifier.as_ref().is_some_and(|id| id.chars().count() > 64) {
         return Err(ApiError::invalid("safety_identifier", "`safety_identifier` has more than 64 characters"));
@@ -173,22 +164,6 @@ fn check_unused(request: &ChatRequest) -> Result<(), ApiError> {
             Err(ApiError::invalid("verbosity", message))
         }
     }
-}
-
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    let fault = |message: String| Err(ApiError::invalid("metadata", message));
-    if metadata.len() > 16 {
-        return fault(format!("`metadata` has {} pairs; it has at most 16", metadata.len()));
-    }
-    for (key, value) in metadata {
-        if key.chars().count() > 64 {
-            return fault(format!("`metadata` has the key `{}`; keys have at most 64 characters", short(key)));
-        }
-        if value.chars().count() > 512 {
-            return fault(format!("`metadata.{key}` is too long; values have at most 512 characters"));
-        }
-    }
-    Ok(())
 }
 
 /// Known fields that would change something elsewhere and change nothing here.

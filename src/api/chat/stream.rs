@@ -3,20 +3,17 @@
 //! Every choice opens with its role and closes with a chunk without text. Tokens are not merged: events that are ready at
 //! once share a frame, which saves writes and nothing else.
 
-use axum::response::Response;
-
-use super::Identity;
-use super::body::reason;
 use super::request::Shape;
-use crate::api::choices::{Choices, Indexed, Presence};
-use crate::api::sse::{self, Gone, Outlet, Pace};
+use crate::api::answer::{Identity, Writer, reason};
+use crate::api::choices::Indexed;
+use crate::api::sse;
 use crate::api::types::{
     BrevityReport, ChatChunk, ChoiceLogprobs, ChunkChoice, Delta, FunctionCall, ToolCallDelta, UsageObject,
 };
 use crate::engine::{Channel, Event, Finish, Piece, ToolCall};
 
 /// Turns events into chunks.
-struct Writer {
+pub(super) struct Chunks {
     /// The chunk that is filled again and again.
     chunk: ChatChunk,
     report: BrevityReport,
@@ -27,46 +24,8 @@ struct Writer {
     frame: Vec<u8>,
 }
 
-/// The stream of a response whose choices have started.
-pub(super) fn response(choices: Choices, identity: Identity, shape: Shape, pace: Pace, presence: Presence) -> Response {
-    sse::response(pace, move |outlet| async move {
-        // A client that is gone is counted by the drop of its presence.
-        if produce(choices, Writer::new(identity, shape), outlet).await.is_ok() {
-            presence.served();
-        }
-    })
-}
-
-async fn produce(mut choices: Choices, mut writer: Writer, mut outlet: Outlet) -> Result<(), Gone> {
-    writer.open();
-    outlet.send(writer.take_frame()).await?;
-    while let Some(event) = outlet.wait(choices.next()).await? {
-        let mut next = Some(event);
-        while let Some(event) = next {
-            match event {
-                Ok(event) => writer.write(event),
-                Err(error) => {
-                    drop(choices);
-                    let mut frame = writer.take_frame();
-                    frame.extend(sse::error_event(&error));
-                    outlet.send(frame).await?;
-                    return outlet.finish().await;
-                }
-            }
-            next = if writer.frame.len() < sse::FRAME_BYTES { choices.ready() } else { None };
-        }
-        if !writer.frame.is_empty() {
-            outlet.send(writer.take_frame()).await?;
-        }
-    }
-    drop(choices);
-    writer.close();
-    outlet.send(writer.take_frame()).await?;
-    outlet.finish().await
-}
-
-impl Writer {
-    fn new(identity: Identity, shape: Shape) -> Self {
+impl Chunks {
+    pub(super) fn new(identity: Identity, shape: Shape) -> Self {
         let chunk = ChatChunk {
             id: identity.id,
             object: "chat.completion.chunk".to_owned(),
@@ -79,28 +38,6 @@ impl Writer {
         };
         let usage = UsageObject::default();
         Self { chunk, report: identity.report, shape, usage, open: shape.n, frame: Vec::new() }
-    }
-
-    fn take_frame(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.frame)
-    }
-
-    /// The role of every choice; the first chunk says who answers.
-    fn open(&mut self) {
-        for index in 0..self.shape.n {
-            self.chunk.brevity = (index == 0).then(|| self.report.clone());
-            let delta = Delta { role: Some("assistant".to_owned()), content: Some(String::new()), ..Delta::default() };
-            self.put(index, delta, None, None);
-        }
-    }
-
-    fn write(&mut self, (index, event): Indexed) {
-        match event {
-            Event::Started { .. } => {}
-            Event::Token(piece) => self.token(index, piece),
-            Event::ToolCall(call) => self.call(index, call),
-            Event::Finished(finish) => self.finish(index, finish),
-        }
     }
 
     fn token(&mut self, index: usize, piece: Piece) {
@@ -136,6 +73,39 @@ impl Writer {
         self.put(index, Delta::default(), None, Some(reason(finish.reason)));
     }
 
+    fn put(&mut self, index: usize, delta: Delta, logprobs: Option<ChoiceLogprobs>, finish: Option<&str>) {
+        self.chunk.choices.clear();
+        self.chunk.choices.push(ChunkChoice { index, delta, logprobs, finish_reason: finish.map(str::to_owned) });
+        sse::write_event(&mut self.frame, &self.chunk);
+        self.chunk.choices.clear();
+        self.chunk.brevity = None;
+        self.chunk.system_fingerprint = None;
+    }
+}
+
+impl Writer for Chunks {
+    fn frame(&mut self) -> &mut Vec<u8> {
+        &mut self.frame
+    }
+
+    /// The role of every choice; the first chunk says who answers.
+    fn open(&mut self) {
+        for index in 0..self.shape.n {
+            self.chunk.brevity = (index == 0).then(|| self.report.clone());
+            let delta = Delta { role: Some("assistant".to_owned()), content: Some(String::new()), ..Delta::default() };
+            self.put(index, delta, None, None);
+        }
+    }
+
+    fn write(&mut self, (index, event): Indexed) {
+        match event {
+            Event::Started { .. } => {}
+            Event::Token(piece) => self.token(index, piece),
+            Event::ToolCall(call) => self.call(index, call),
+            Event::Finished(finish) => self.finish(index, finish),
+        }
+    }
+
     /// The usage, where it is wanted, and the end.
     fn close(&mut self) {
         if self.shape.include_usage {
@@ -144,14 +114,5 @@ impl Writer {
             sse::write_event(&mut self.frame, &self.chunk);
         }
         self.frame.extend_from_slice(sse::DONE);
-    }
-
-    fn put(&mut self, index: usize, delta: Delta, logprobs: Option<ChoiceLogprobs>, finish: Option<&str>) {
-        self.chunk.choices.clear();
-        self.chunk.choices.push(ChunkChoice { index, delta, logprobs, finish_reason: finish.map(str::to_owned) });
-        sse::write_event(&mut self.frame, &self.chunk);
-        self.chunk.choices.clear();
-        self.chunk.brevity = None;
-        self.chunk.system_fingerprint = None;
     }
 }

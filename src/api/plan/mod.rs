@@ -15,6 +15,8 @@ pub use format::constraint;
 pub use sampling::SamplingFields;
 pub use tools::tools;
 
+use std::collections::BTreeMap;
+
 use super::ApiError;
 
 /// `value` as a count of at least `least`.
@@ -28,4 +30,27 @@ fn count(value: i64, least: i64, param: &str) -> Result<usize, ApiError> {
 /// Letters, digits, `_` and `-`, 1 to 64: OpenAI's rule for names of functions and schemas.
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// Checks `metadata`: at most 16 pairs, keys of 64 and values of 512 characters.
+///
+/// # Errors
+/// 400 with `metadata`.
+pub fn metadata(metadata: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let fault = |message: String| Err(ApiError::invalid("metadata", message));
+    if metadata.len() > 16 {
+        return fault(format!("`metadata` has {} pairs; it has at most 16", metadata.len()));
+    }
+    for (key, value) in metadata {
+        if key.chars().count() > 64 {
+            return fault(format!(
+                "`metadata` has the key `{}`; keys have at most 64 characters",
+                key.chars().take(40).collect::<String>()
+            ));
+        }
+        if value.chars().count() > 512 {
+            return fault(format!("`metadata.{key}` is too long; values have at most 512 characters"));
+        }
+    }
+    Ok(())
 }

@@ -198,7 +198,7 @@ pub struct Access {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
-    /// What is logged, as RUST_LOG has it: `debug`, or `warn,brevity=debug` [default: RUST_LOG, or `warn,brevity=info`]
+    /// What is logged, as RUST_LOG has it: `debug`, or `warn,brevity=debug` [default: RUST_LOG, or `warn,brevity=info,serve=info`]
     #[arg(long, env = "BREVITY_LOG", hide_env_values = true, value_name = "FILTER")]
     pub log: Option<String>,
 

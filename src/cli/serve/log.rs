@@ -8,7 +8,7 @@ use super::arguments::{LogFormat, Logging};
 use crate::cli::{Failure, Result};
 
 /// What is logged unless the user says otherwise.
-const FILTER: &str = "warn,brevity=info";
+const FILTER: &str = "warn,brevity=info,serve=info";
 
 /// Begins to log.
 ///

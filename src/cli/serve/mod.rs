@@ -12,7 +12,6 @@ mod log;
 mod threads;
 mod values;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::sync::Arc;
@@ -100,10 +99,8 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue).counted_in(metrics.clone());
     let needs_key = !keys.is_empty();
-    let catalogue = catalogue(&family, &options.effort);
-    let default_effort = catalogue.default_effort;
-    let directory = Directory::new(catalogue, &family.manifest);
-    let model = directory.family().id;
+    let directory = directory(&family, &options.effort);
+    let view = directory.family();
     let state = AppState::new(engine, directory, admission.clone(), metrics.clone(), api_options(&options));
     let limits = Limits { max_body: options.network.max_body, body_timeout: options.network.body_timeout };
     let cors_origins = options.access.cors_origin.clone();
@@ -119,8 +116,8 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
-    show(&banner::family(&family.manifest, default_effort, &broken));
-    show(&banner::address(address, &model, needs_key));
+    show(&banner::family(&family.manifest, view.default_effort, &broken));
+    show(&banner::address(address, &view.id, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,
         write_timeout: network.write_timeout,
@@ -137,15 +134,15 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     Ok(())
 }
 
-/// The family as routing sees it, with what the options say about it.
-fn catalogue(family: &LoadedFamily, options: &EffortOptions) -> Catalogue {
-    let reasons: BTreeMap<&str, &str> =
-        family.broken().map(|tier| (tier.name.as_str(), tier.reason.as_str())).collect();
-    let missing = |name: &str| reasons.get(name).map(|reason| (*reason).to_owned());
-    let mut catalogue = Catalogue::from_manifest(&family.manifest, missing);
+/// The family with what the options say about it.
+fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
+    let reason = |name: &str| family.broken().find(|tier| tier.name == name).map(|tier| tier.reason.clone());
+    let mut catalogue = Catalogue::from_manifest(&family.manifest, reason);
     catalogue.budgets.extend(options.thinking_budget.iter().copied());
-    catalogue.default_effort = options.default_effort.unwrap_or(catalogue.default_effort);
-    catalogue
+    if let Some(effort) = options.default_effort {
+        catalogue.default_effort = effort;
+    }
+    Directory::new(catalogue, &family.manifest)
 }
 
 /// The options that handlers see.

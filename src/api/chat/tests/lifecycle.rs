@@ -31,7 +31,7 @@ async fn an_error_after_the_first_token_ends_the_stream_without_done() {
     let reply = ask(&server, json!({})).await;
     assert_eq!(reply.status, 500);
     valid("ErrorResponse", &reply.json());
-    assert!(server.metrics().contains("brevity_engine_failures_total"), "{}", server.metrics());
+    assert!(server.metrics().contains("brevity_request_failures_total{"), "{}", server.metrics());
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn generations_are_counted() {
     let server_metrics = server.metrics();
     assert!(server_metrics.contains("vllm:generation_tokens_total{model_name=\"terse\"} 12"), "{server_metrics}");
     assert!(server_metrics.contains("tier=\"terse\""));
-    assert!(!server_metrics.contains("abort"));
+    assert!(!server_metrics.contains("finished_reason=\"abort\""));
     let server = Server::new(vec![started(), finished(FinishReason::Length)]);
     ask(&server, json!({"stream": true})).await;
     assert!(server.metrics().contains("finished_reason=\"length\""), "{}", server.metrics());

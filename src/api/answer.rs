@@ -1,0 +1,177 @@
+//! What all generating endpoints do alike: route and wait, then answer with one body or with a stream of events.
+//!
+//! An endpoint brings a checked plan and a [`Writer`] that turns events into its own chunks. Who is cancelled when, what an
+//! error in the middle of a stream does, and when a client counts as gone is decided here, once.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::ApiError;
+use super::admission::Permit;
+use super::choices::{Choices, Clock, Indexed, Presence};
+use super::metrics::Asked;
+use super::sse::{self, Gone, Outlet, Pace};
+use super::state::AppState;
+use super::types::BrevityReport;
+use crate::engine::{FinishReason, Generation};
+use crate::routing::{Route, Wish};
+
+/// What all chunks and bodies of one response say about it.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its id.
+    pub id: String,
+    /// When it began, in seconds since 1970.
+    pub created: u64,
+    /// The model name of the tier that answers.
+    pub model: String,
+    /// Who answers and why.
+    pub report: BrevityReport,
+}
+
+/// A tier that has been chosen and a place before the engine.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Who answers.
+    pub route: Route,
+    /// The right to compute.
+    pub permit: Permit,
+    /// What the response says about itself.
+    pub identity: Identity,
+}
+
+/// Chooses the tier for `wish` and waits for a permit. The id of the response is `id`; `seed` is that of its first choice.
+///
+/// # Errors
+/// Those of [`super::directory::Directory::route`] and [`super::admission::Admission::enter`].
+pub async fn prepare(
+    state: &AppState,
+    wish: &Wish,
+    asked: Asked,
+    seed: u64,
+    clock: Clock,
+    id: impl FnOnce() -> String,
+) -> Result<Prepared, ApiError> {
+    let route = state.directory.route(wish)?;
+    state.metrics.effort_resolved(asked, &route.tier, route.substituted);
+    let permit = state.admission.enter(clock.deadline.map(tokio::time::Instant::into_std)).await?;
+    let report = BrevityReport::new(&route, seed);
+    let (created, model) = ((state.sources.now)(), state.directory.model_id(&route.tier));
+    Ok(Prepared { identity: Identity { id: id(), created, model, report }, route, permit })
+}
+
+/// `n` generations like `template` for the tier of `route`, each with a seed of its own, none longer than `context`.
+pub fn generations(template: &Generation, n: usize, route: &Route, context: Option<usize>) -> Vec<Generation> {
+    let one = |index: usize| {
+        let mut generation = template.clone();
+        generation.tier.clone_from(&route.tier);
+        generation.thinking = route.thinking;
+        generation.sampling.seed = template.sampling.seed.wrapping_add(index as u64);
+        generation.max_tokens = generation.max_tokens.map(|most| context.map_or(most, |context| most.min(context)));
+        generation
+    };
+    (0..n).map(one).collect()
+}
+
+/// `finish_reason` of the OpenAI API.
+pub fn reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::ContentFilter => "content_filter",
+    }
+}
+
+/// A response, or what makes one while it watches whether the client is there.
+pub enum Answer {
+    /// Everything at once.
+    Whole(Response),
+    /// A stream that counts its client.
+    Stream(Box<dyn FnOnce(Presence) -> Response + Send>),
+}
+
+/// The response that `work` comes to; a client that leaves before it has all of it is counted.
+///
+/// # Errors
+/// Those of `work`.
+pub async fn deliver(
+    state: &Arc<AppState>,
+    work: impl Future<Output = Result<Answer, ApiError>>,
+) -> Result<Response, ApiError> {
+    let presence = Presence::new(state);
+    let answer = work.await;
+    match answer {
+        Ok(Answer::Stream(start)) => Ok(start(presence)),
+        Ok(Answer::Whole(response)) => {
+            presence.served();
+            Ok(response)
+        }
+        Err(error) => {
+            presence.served();
+            Err(error)
+        }
+    }
+}
+
+/// Turns events into the chunks of an endpoint.
+pub trait Writer: Send + 'static {
+    /// Bytes that are written and not sent.
+    fn frame(&mut self) -> &mut Vec<u8>;
+    /// Writes what comes before the first event.
+    fn open(&mut self);
+    /// Writes what `event` brings.
+    fn write(&mut self, event: Indexed);
+    /// Writes that the answer ends with `error`.
+    fn fail(&mut self, error: &ApiError) {
+        let event = sse::error_event(error);
+        self.frame().extend(event);
+    }
+    /// Writes what comes after the last event.
+    fn close(&mut self);
+}
+
+/// The answer whose choices have started, as a stream.
+pub fn stream(state: &AppState, choices: Choices, writer: impl Writer, headers: HeaderMap) -> Answer {
+    let pace = Pace { heartbeat: state.options.heartbeat, stall_timeout: state.options.stall_timeout };
+    Answer::Stream(Box::new(move |presence| {
+        let mut response = sse::response(pace, move |outlet| async move {
+            // A client that is gone is counted by the drop of its presence.
+            if produce(choices, writer, outlet).await.is_ok() {
+                presence.served();
+            }
+        });
+        response.headers_mut().extend(headers);
+        response
+    }))
+}
+
+async fn produce(mut choices: Choices, mut writer: impl Writer, mut outlet: Outlet) -> Result<(), Gone> {
+    writer.open();
+    outlet.send(std::mem::take(writer.frame())).await?;
+    while let Some(event) = outlet.wait(choices.next()).await? {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            match event {
+                Ok(event) => writer.write(event),
+                Err(error) => {
+                    drop(choices);
+                    writer.fail(&error);
+                    outlet.send(std::mem::take(writer.frame())).await?;
+                    return outlet.finish().await;
+                }
+            }
+            next = if writer.frame().len() < sse::FRAME_BYTES { choices.ready() } else { None };
+        }
+        if !writer.frame().is_empty() {
+            outlet.send(std::mem::take(writer.frame())).await?;
+        }
+    }
+    drop(choices);
+    writer.close();
+    outlet.send(std::mem::take(writer.frame())).await?;
+    outlet.finish().await
+}

@@ -1,0 +1,62 @@
+//! `POST /v1/completions`: a text is continued as it is, without a chat template.
+//!
+//! All that the model writes is part of `text`. Only where a prompt ends inside `<think>` does an engine tell thoughts from
+//! the answer, and keeps the mark between them; [`text::Text`] puts it back.
+
+mod request;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+
+use super::ApiError;
+use super::answer::{self, Answer, Prepared};
+use super::choices::{Choices, Clock};
+use super::extract::Json;
+use super::headers;
+use super::state::AppState;
+use super::types::{CompletionRequest, CompletionResponse};
+
+/// Continue a text
+///
+/// The prompt goes to the model as it is. Headers, `brevity` and errors are those of `/v1/chat/completions`. Thoughts that a
+/// prompt opens with `<think>` are part of `text`, with the mark that closes them.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    tag = "chat",
+    request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The completion, or a stream of its parts.", content(
+            (CompletionResponse = "application/json"),
+            (CompletionResponse = "text/event-stream"),
+        )),
+        super::errors::GenerationErrors,
+    )
+)]
+pub async fn create(State(state): State<Arc<AppState>>, json: Json<CompletionRequest>) -> Result<Response, ApiError> {
+    let clock = Clock::start(state.options.deadline);
+    answer::deliver(&state, respond(&state, json, clock)).await
+}
+
+async fn respond(state: &Arc<AppState>, json: Json<CompletionRequest>, clock: Clock) -> Result<Answer, ApiError> {
+    let plan = request::plan(json, &state.options, &state.sources)?;
+    let id = || state.sources.id("cmpl");
+    let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, id).await?;
+    let Prepared { route, permit, identity } = prepared;
+    let headers = headers::report(&identity.report, &plan.ignored);
+    let generations = plan.generations(&route, state.engine.context_length(&route.tier));
+    let mut choices = Choices::start(state, generations, plan.asked, clock, permit).await?;
+    let mut writer = text::Chunks::new(identity, &plan);
+    if plan.stream {
+        return Ok(answer::stream(state, choices, writer, headers));
+    }
+    while let Some(event) = choices.next().await {
+        writer.collect(event?);
+    }
+    Ok(Answer::Whole((headers, axum::Json(writer.whole())).into_response()))
+}

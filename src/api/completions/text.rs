@@ -1,0 +1,208 @@
+//! All choices as `text_completion` objects, whole or in parts.
+
+use super::request::CompletionPlan;
+use crate::api::answer::{Identity, Writer, reason};
+use crate::api::choices::Indexed;
+use crate::api::sse;
+use crate::api::types::{
+    BrevityReport, CompletionChoice, CompletionLogprobs, CompletionResponse, TokenLogprob, UsageObject,
+};
+use crate::engine::{Channel, Event, FinishReason, Piece};
+
+/// The mark that closes thoughts; engines take it out, and a raw text has it.
+const CLOSE: &str = "</think>";
+
+/// One choice on its way.
+#[derive(Debug, Default)]
+struct Text {
+    /// Whether the last piece was thought.
+    thinking: bool,
+    /// Characters of all tokens so far.
+    offset: usize,
+}
+
+impl Text {
+    /// What `piece` adds to the text.
+    fn take(&mut self, piece: Piece, logprobs: bool) -> (String, Option<CompletionLogprobs>) {
+        let closed = self.thinking && piece.channel == Channel::Answer;
+        self.thinking = piece.channel == Channel::Thinking;
+        let text = if closed { format!("{CLOSE}{}", piece.text) } else { piece.text };
+        if !logprobs {
+            return (text, None);
+        }
+        let mut scores = CompletionLogprobs::default();
+        for token in piece.logprobs.into_iter().map(TokenLogprob::from) {
+            let alternatives = token.top_logprobs.into_iter().map(|top| (top.token, top.logprob));
+            let mut likely: std::collections::BTreeMap<_, _> = alternatives.collect();
+            likely.insert(token.token.clone(), token.logprob);
+            scores.text_offset.push(self.offset);
+            self.offset += token.token.chars().count();
+            scores.top_logprobs.push(likely);
+            scores.token_logprobs.push(token.logprob);
+            scores.tokens.push(token.token);
+        }
+        (text, Some(scores))
+    }
+}
+
+/// Turns events into texts.
+pub(super) struct Chunks {
+    /// The chunk that is filled again and again; of a whole response, the response.
+    chunk: CompletionResponse,
+    report: BrevityReport,
+    texts: Vec<Text>,
+    /// What each choice begins with; empty texts where nothing is echoed.
+    echoes: Vec<String>,
+    /// Counts by prompt.
+    usage: Vec<UsageObject>,
+    n: usize,
+    open: usize,
+    logprobs: bool,
+    include_usage: bool,
+    frame: Vec<u8>,
+}
+
+impl Chunks {
+    pub fn new(identity: Identity, plan: &CompletionPlan) -> Self {
+        let total = plan.n * plan.prompts.len();
+        let echo = |index: usize| if plan.echo { plan.prompts[index / plan.n].clone() } else { String::new() };
+        let chunk = CompletionResponse {
+            id: identity.id,
+            object: "text_completion".to_owned(),
+            created: identity.created,
+            model: identity.model,
+            choices: Vec::new(),
+            usage: plan.include_usage.then_some(None),
+            system_fingerprint: None,
+            brevity: Some(identity.report.clone()),
+        };
+        let mut chunks = Self {
+            chunk,
+            report: identity.report,
+            texts: (0..total).map(|_| Text::default()).collect(),
+            echoes: (0..total).map(echo).collect(),
+            usage: vec![UsageObject::default(); plan.prompts.len()],
+            n: plan.n,
+            open: total,
+            logprobs: plan.logprobs(),
+            include_usage: plan.include_usage,
+            frame: Vec::new(),
+        };
+        if !plan.stream {
+            let logprobs = chunks.logprobs.then(CompletionLogprobs::default);
+            let whole =
+                |(index, text)| CompletionChoice { index, text, logprobs: logprobs.clone(), finish_reason: None };
+            chunks.chunk.choices = std::mem::take(&mut chunks.echoes).into_iter().enumerate().map(whole).collect();
+        }
+        chunks
+    }
+
+    /// Adds an event to the whole response.
+    pub fn collect(&mut self, (index, event): Indexed) {
+        match event {
+            Event::Token(piece) => {
+                let Some(text) = self.texts.get_mut(index) else { return };
+                let (new, scores) = text.take(piece, self.logprobs);
+                let Some(choice) = self.chunk.choices.get_mut(index) else { return };
+                choice.text.push_str(&new);
+                if let (Some(all), Some(new)) = (&mut choice.logprobs, scores) {
+                    all.tokens.extend(new.tokens);
+                    all.token_logprobs.extend(new.token_logprobs);
+                    all.top_logprobs.extend(new.top_logprobs);
+                    all.text_offset.extend(new.text_offset);
+                }
+            }
+            Event::Finished(finish) => {
+                self.count(index, finish.usage, finish.forced_close);
+                if let Some(choice) = self.chunk.choices.get_mut(index) {
+                    choice.finish_reason = Some(ended(finish.reason));
+                }
+                self.chunk.system_fingerprint = self.chunk.system_fingerprint.take().or(finish.fingerprint);
+            }
+            Event::Started { .. } | Event::ToolCall(_) => {}
+        }
+    }
+
+    /// The whole response.
+    pub fn whole(mut self) -> CompletionResponse {
+        self.chunk.usage = Some(Some(self.total()));
+        self.chunk.brevity = Some(self.report);
+        self.chunk
+    }
+
+    fn count(&mut self, index: usize, usage: crate::engine::Usage, forced: bool) {
+        if let Some(sum) = self.usage.get_mut(index / self.n) {
+            sum.add(usage);
+        }
+        self.report.forced_close = Some(self.report.forced_close.unwrap_or(false) || forced);
+    }
+
+    /// Counts of all prompts together.
+    fn total(&self) -> UsageObject {
+        self.usage.iter().fold(UsageObject::default(), |mut sum, one| {
+            sum.prompt_tokens += one.prompt_tokens;
+            sum.completion_tokens += one.completion_tokens;
+            sum.total_tokens += one.total_tokens;
+            sum.prompt_tokens_details.cached_tokens += one.prompt_tokens_details.cached_tokens;
+            sum.completion_tokens_details.reasoning_tokens += one.completion_tokens_details.reasoning_tokens;
+            sum
+        })
+    }
+
+    fn put(&mut self, index: usize, text: String, logprobs: Option<CompletionLogprobs>, finish: Option<String>) {
+        self.chunk.choices.push(CompletionChoice { index, text, logprobs, finish_reason: finish });
+        sse::write_event(&mut self.frame, &self.chunk);
+        self.chunk.choices.clear();
+        self.chunk.brevity = None;
+        self.chunk.system_fingerprint = None;
+    }
+}
+
+/// A raw text calls no tools, so this is `stop`, `length` or `content_filter`.
+fn ended(why: FinishReason) -> String {
+    reason(if why == FinishReason::ToolCalls { FinishReason::Stop } else { why }).to_owned()
+}
+
+impl Writer for Chunks {
+    fn frame(&mut self) -> &mut Vec<u8> {
+        &mut self.frame
+    }
+
+    /// One chunk a choice: the echo, or an empty text; the first says who answers.
+    fn open(&mut self) {
+        for (index, echo) in std::mem::take(&mut self.echoes).into_iter().enumerate() {
+            self.put(index, echo, None, None);
+        }
+    }
+
+    fn write(&mut self, (index, event): Indexed) {
+        match event {
+            Event::Token(piece) => {
+                let Some(text) = self.texts.get_mut(index) else { return };
+                let (new, scores) = text.take(piece, self.logprobs);
+                if !new.is_empty() || scores.as_ref().is_some_and(|scores| !scores.tokens.is_empty()) {
+                    self.put(index, new, scores, None);
+                }
+            }
+            Event::Finished(finish) => {
+                self.count(index, finish.usage, finish.forced_close);
+                self.open = self.open.saturating_sub(1);
+                if self.open == 0 && !self.include_usage {
+                    self.chunk.brevity = Some(self.report.clone());
+                }
+                self.chunk.system_fingerprint = finish.fingerprint;
+                self.put(index, String::new(), None, Some(ended(finish.reason)));
+            }
+            Event::Started { .. } | Event::ToolCall(_) => {}
+        }
+    }
+
+    fn close(&mut self) {
+        if self.include_usage {
+            self.chunk.usage = Some(Some(self.total()));
+            self.chunk.brevity = Some(self.report.clone());
+            sse::write_event(&mut self.frame, &self.chunk);
+        }
+        self.frame.extend_from_slice(sse::DONE);
+    }
+}

@@ -1,0 +1,210 @@
+//! The engine in this process: mistral.rs, with sampling, budgets and text of our own.
+//!
+//! All adapter tiers share one model and one batch; a checkpoint tier is a model of its own. The engine computes logits;
+//! a [`processor`] on its thread draws every token with our sampler, and the other side makes text of the ids. No type of
+//! mistral.rs leaves this folder, and nothing in it opens a connection: all folders are local.
+//!
+//! On a processor the environment must say `MISTRALRS_CPU_KV_F32=1` before the first load: with its 16-bit cache the same
+//! request can give another text in another batch.
+
+mod host;
+mod processor;
+mod running;
+mod spec;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use tokio::sync::mpsc::unbounded_channel;
+
+use self::host::Host;
+use self::processor::Processor;
+use self::running::{Ask, Source};
+pub use self::spec::{DType, Device, EngineSpec, TierSpec, Weights};
+use super::sequence::{LocalModel, Sequence};
+use super::{Constraint, Engine, EngineError, Event, Events, Generation, Prompt, Thinking};
+
+/// What the trait calls this engine.
+const KIND: &str = "mistral";
+
+/// mistral.rs in this process.
+pub struct MistralEngine {
+    spec: EngineSpec,
+    tiers: RwLock<BTreeMap<String, Tier>>,
+    /// The base's model once a tier needs it. Tiers change one at a time.
+    base: tokio::sync::Mutex<Option<Loaded>>,
+}
+
+/// A model in memory and what our side knows of it.
+#[derive(Clone)]
+struct Loaded {
+    host: Arc<Host>,
+    model: Arc<LocalModel>,
+}
+
+/// A tier that answers.
+#[derive(Clone)]
+struct Tier {
+    loaded: Loaded,
+    /// Alias of its adapter.
+    adapter: Option<String>,
+    /// Hash of its weights, where the caller knew it.
+    fingerprint: Option<String>,
+}
+
+impl MistralEngine {
+    /// Loads the models and adapters of `spec`. Call it inside the tokio runtime that will poll the events: that runtime
+    /// also restarts what dies.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`] with tier or folder when one does not load.
+    pub async fn load(spec: EngineSpec) -> Result<Self, EngineError> {
+        let tiers = spec.tiers.clone();
+        let engine = Self { spec, tiers: RwLock::default(), base: tokio::sync::Mutex::default() };
+        for tier in tiers {
+            engine.load_tier(tier).await?;
+        }
+        Ok(engine)
+    }
+
+    /// Adds a tier to the running engine, or replaces the tier of that name. Generations that have begun end with the old
+    /// weights; those that begin after the return have the new ones.
+    ///
+    /// # Errors
+    /// [`EngineError::Failed`] when it does not load (an old tier of that name then stays), [`EngineError::Unavailable`]
+    /// while the engine restarts.
+    pub async fn load_tier(&self, tier: TierSpec) -> Result<(), EngineError> {
+        let mut base = self.base.lock().await;
+        let TierSpec { name, weights, fingerprint } = tier;
+        let (loaded, adapter) = match &weights {
+            Weights::Base => (self.base(&mut base).await?, None),
+            Weights::Adapter(folder) => {
+                let loaded = self.base(&mut base).await?;
+                loaded.host.load_adapter(&name, folder).await?;
+                (loaded, Some(name.clone()))
+            }
+            Weights::Checkpoint(folder) => (self.load_model(folder, false).await?, None),
+        };
+        let tier = Tier { loaded, adapter, fingerprint };
+        let forget_adapter = tier.adapter.is_none();
+        let old = self.tiers.write().unwrap_or_else(PoisonError::into_inner).insert(name, tier);
+        if let Some(old) = old.filter(|_| forget_adapter) {
+            old.unload().await;
+        }
+        Ok(())
+    }
+
+    /// Takes a tier away; generations that have begun end as if it were still there.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownTier`].
+    pub async fn remove_tier(&self, name: &str) -> Result<(), EngineError> {
+        let _changes = self.base.lock().await;
+        let old = self.tiers.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        old.ok_or_else(|| EngineError::UnknownTier(name.to_owned()))?.unload().await;
+        Ok(())
+    }
+
+    /// Names of the tiers, sorted.
+    pub fn tiers(&self) -> Vec<String> {
+        self.tiers.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    async fn base(&self, base: &mut Option<Loaded>) -> Result<Loaded, EngineError> {
+        if let Some(loaded) = base {
+            return Ok(loaded.clone());
+        }
+        Ok(base.insert(self.load_model(&self.spec.base, true).await?).clone())
+    }
+
+    async fn load_model(&self, folder: &Path, takes_adapters: bool) -> Result<Loaded, EngineError> {
+        let failed = |cause: String| EngineError::failed(format!("loading `{}`: {cause}", folder.display()));
+        let place = folder.to_owned();
+        let model = tokio::task::spawn_blocking(move || LocalModel::load(&place)).await;
+        let model = model.map_err(|panic| failed(panic.to_string()))?.map_err(|error| failed(error.to_string()))?;
+        let host = Host::load(Source::new(&self.spec, folder, takes_adapters)).await?;
+        let room = host.context_length().unwrap_or(usize::MAX).min(model.context_length());
+        Ok(Loaded { host, model: Arc::new(model.with_context_length(room)) })
+    }
+
+    fn tier(&self, name: &str) -> Result<Tier, EngineError> {
+        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
+        tiers.get(name).cloned().ok_or_else(|| EngineError::UnknownTier(name.to_owned()))
+    }
+}
+
+impl Tier {
+    async fn unload(self) {
+        if let Some(alias) = &self.adapter {
+            self.loaded.host.unload_adapter(alias).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for MistralEngine {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn context_length(&self, tier: &str) -> Option<usize> {
+        Some(self.tier(tier).ok()?.loaded.model.context_length())
+    }
+
+    async fn generate(&self, generation: Generation) -> Result<Events, EngineError> {
+        let Tier { loaded: Loaded { host, model }, adapter, fingerprint } = self.tier(&generation.tier)?;
+        let ignore_eos = generation.sampling.ignore_eos;
+        let end = model.end_ids().first().copied().unwrap_or_default();
+        let Sequence { prompt, max_tokens, sampler, assembler } = start(model, generation).await?;
+        let (steps, chosen) = unbounded_channel();
+        let processor = Arc::new(Processor::new(sampler, steps, end));
+        let admitted = host.send(&Ask { prompt, max_tokens, ignore_eos, processor, adapter }).await?;
+        let assembler = assembler.with_fingerprint(admitted.generation.clone().or(fingerprint));
+        Ok(stream::events(host, admitted, chosen, assembler))
+    }
+
+    fn count_tokens(&self, tier: &str, text: &str) -> Result<usize, EngineError> {
+        self.tier(tier)?.loaded.model.count_tokens(text)
+    }
+
+    async fn probe(&self, tier: &str) -> Result<(), EngineError> {
+        let mut events = self.generate(probe(tier)).await?;
+        while let Some(event) = events.next().await {
+            if matches!(event?, Event::Finished(_)) {
+                return Ok(());
+            }
+        }
+        Err(EngineError::failed("the engine gave no end"))
+    }
+}
+
+/// Prepares a generation; off the asynchronous threads where a grammar has to be compiled, which can take long.
+async fn start(model: Arc<LocalModel>, generation: Generation) -> Result<Sequence, EngineError> {
+    let tools = matches!(&generation.prompt, Prompt::Chat(conversation) if conversation.tools.is_some());
+    if generation.constraint == Constraint::Free && !tools {
+        return model.start(&generation);
+    }
+    let started = tokio::task::spawn_blocking(move || model.start(&generation)).await;
+    started.map_err(|panic| EngineError::failed(format!("preparing the request: {panic}")))?
+}
+
+/// The smallest thing a tier can be asked.
+fn probe(tier: &str) -> Generation {
+    Generation {
+        tier: tier.to_owned(),
+        prompt: Prompt::Text("1".to_owned()),
+        sampling: super::Sampling { temperature: 0.0, ..Default::default() },
+        thinking: Thinking::Free,
+        max_tokens: Some(1),
+        stop: Vec::new(),
+        logprobs: None,
+        constraint: Constraint::Free,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! What the other server's refusals mean to a client of this one.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use super::config::Server;
+use crate::engine::EngineError;
+
+/// Fields that a refusal may blame, as clients of this server know them.
+const PARAMS: [&str; 19] = [
+    "messages",
+    "prompt",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "max_tokens",
+    "max_completion_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+];
+
+/// The error for a response that is no success.
+///
+/// 400, 413 and 422 are the request's fault and keep their message and field; a prompt that is too long is told by its
+/// numbers. 404 means that the server does not have the tier's model. 401, 403 and everything unexpected are this
+/// family's fault, not the client's. 429 and 503 pass on when to try again.
+pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, body: &str) -> EngineError {
+    let name = &server.name;
+    let Told { message, param, code } = Told::read(body);
+    let message = server.clean(&message);
+    tracing::warn!(tier = %name, status = status.as_u16(), message = %message, "the upstream server refused a request");
+    let failed =
+        |what: String| EngineError::Failed { message: format!("the server of tier `{name}` {what}"), upstream: true };
+    match status.as_u16() {
+        400 | 413 | 422 => {
+            let too_long =
+                code.as_deref() == Some("context_length_exceeded") || message.contains("maximum context length");
+            if too_long && let Some((prompt, limit)) = lengths(&message) {
+                return EngineError::TooLong { tier: name.clone(), prompt, limit };
+            }
+            let budget = server.tier.settings.budget_field.as_deref();
+            let param = match param.as_deref() {
+                Some(param) if Some(param) == budget => Some("max_reasoning_tokens"),
+                Some(param) => PARAMS.into_iter().find(|known| *known == param),
+                None if too_long => Some("messages"),
+                None => None,
+            };
+            let message = if message.is_empty() { "without saying why".to_owned() } else { message };
+            EngineError::Invalid {
+                message: format!("the server of tier `{name}` refused the request: {message}"),
+                param,
+            }
+        }
+        401 | 403 => failed(match &server.tier.settings.api_key_env {
+            Some(env) => format!("refused the key in {env} ({})", status.as_u16()),
+            None => format!("wants a key ({}); name its variable as `api_key_env` in family.toml", status.as_u16()),
+        }),
+        404 => EngineError::UnknownTier(name.clone()),
+        429 | 503 => EngineError::Unavailable {
+            message: format!("the server of tier `{name}` is busy ({}); try again later", status.as_u16()),
+            retry_after: retry_after(headers),
+        },
+        code if message.is_empty() => failed(format!("answered with status {code}")),
+        code => failed(format!("answered with status {code}: {message}")),
+    }
+}
+
+/// The error for a request that got no response.
+pub(super) fn silence(server: &Server, error: &reqwest::Error) -> EngineError {
+    let name = &server.name;
+    let unavailable = |what: &str| EngineError::Unavailable {
+        message: format!("the server of tier `{name}` {what}; try again later"),
+        retry_after: None,
+    };
+    tracing::warn!(tier = %name, error = %causes(error), "the upstream server gave no response");
+    if error.is_connect() {
+        unavailable("cannot be reached")
+    } else if error.is_timeout() {
+        unavailable("does not answer")
+    } else {
+        EngineError::Failed {
+            message: format!("the connection to the server of tier `{name}` broke before it answered"),
+            upstream: true,
+        }
+    }
+}
+
+/// An error with all its causes, for the log.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// What an error body says, in whichever of the usual shapes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    message: String,
+    param: Option<String>,
+    code: Option<String>,
+}
+
+impl Told {
+    /// OpenAI's envelope, vLLM's older flat object, `{"message"}`, FastAPI's `{"detail"}` (text or a list), or plain
+    /// text.
+    fn read(body: &str) -> Self {
+        let Ok(value) = serde_json::from_str::<Value>(body) else {
+            return Self { message: body.to_owned(), ..Self::default() };
+        };
+        let inner = value.get("error").filter(|error| !error.is_null()).unwrap_or(&value);
+        let text = |key: &str| inner.get(key).and_then(Value::as_str).map(str::to_owned);
+        let (detail, place) = match value.get("detail") {
+            Some(Value::String(detail)) => (Some(detail.clone()), None),
+            // Only the first fault, and not the input that FastAPI repeats with it.
+            Some(Value::Array(faults)) => {
+                let first = faults.first();
+                let message = first.and_then(|fault| fault.get("msg")).and_then(Value::as_str).map(str::to_owned);
+                let place = first.and_then(|fault| fault.get("loc")).and_then(Value::as_array);
+                let place = place.and_then(|place| place.iter().filter_map(Value::as_str).find(|part| *part != "body"));
+                (message, place.map(str::to_owned))
+            }
+            _ => (None, None),
+        };
+        let message = text("message").or(inner.as_str().map(str::to_owned)).or(detail).unwrap_or_default();
+        Self { message, param: text("param").or(place), code: text("code") }
+    }
+}
+
+/// Tokens of the prompt and of the context in a message like "This model's maximum context length is 4096 tokens.
+/// However, … 5000 input tokens"; servers write no other than words.
+fn lengths(message: &str) -> Option<(usize, usize)> {
+    let after = |mark: &str| {
+        let rest = message.split(mark).nth(1)?.trim_start();
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let before = |mark: &str| {
+        let rest = message.split(mark).next().filter(|rest| rest.len() < message.len())?.trim_end();
+        rest.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let limit = after("maximum context length is").or_else(|| after("maximum context length of"))?;
+    let marks = [
+        "input tokens",
+        "prompt tokens",
+        "in the messages",
+        "tokens in the messages",
+        "in the prompt",
+        "tokens from the input",
+    ];
+    let prompt = marks.into_iter().find_map(before)?;
+    Some((prompt, limit))
+}
+
+/// `retry-after-ms`, else `Retry-After` in seconds (RFC 9110 §10.2.3); a date there is not read.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+#[path = "refusal_tests.rs"]
+mod tests;

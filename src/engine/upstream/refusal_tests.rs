@@ -1,0 +1,102 @@
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::super::config::{Patience, UpstreamTier};
+use super::*;
+use crate::family::Upstream;
+
+fn told(status: u16, body: &str) -> EngineError {
+    let settings = Upstream {
+        url: "http://127.0.0.1:1/v1".to_owned(),
+        api_key_env: Some("SHORT_KEY".to_owned()),
+        budget_field: Some("thinking_token_budget".to_owned()),
+        ..Upstream::default()
+    };
+    let tier = UpstreamTier { settings, key: Some(SecretString::from("sk-secret".to_owned())) };
+    let server = Server::new("short", tier, Patience::default()).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("retry-after", "7".parse().unwrap());
+    refusal(&server, StatusCode::from_u16(status).unwrap(), &headers, body)
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_passed_on() {
+    for (body, message, param) in [
+        (json!({"error": {"message": "too hot", "param": "temperature"}}), "too hot", Some("temperature")),
+        (
+            json!({"object": "error", "message": "no budget", "param": "thinking_token_budget"}),
+            "no budget",
+            Some("max_reasoning_tokens"),
+        ),
+        (json!({"error": {"message": "odd", "param": "something_of_theirs"}}), "odd", None),
+        (
+            json!({"detail": [{"loc": ["body", "tools", 0], "msg": "bad tool", "input": "secret prompt"}]}),
+            "bad tool",
+            Some("tools"),
+        ),
+        (json!({"detail": "no"}), "no", None),
+        (json!({"error": "plain"}), "plain", None),
+        (json!({"message": "mistral"}), "mistral", None),
+        (json!({}), "without saying why", None),
+    ] {
+        let EngineError::Invalid { message: got, param: blamed } = told(400, &body.to_string()) else {
+            panic!("{body}")
+        };
+        assert_eq!((got, blamed), (format!("the server of tier `short` refused the request: {message}"), param));
+    }
+}
+
+#[test]
+fn a_prompt_that_is_too_long_keeps_its_numbers() {
+    for message in [
+        "This model's maximum context length is 4096 tokens. However, you requested 100 output tokens and your prompt contains at least 5000 input tokens.",
+        "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens (5000 in the messages, 100 in the completion).",
+        "This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens.",
+    ] {
+        let error = told(400, &json!({"error": {"message": message}}).to_string());
+        assert!(matches!(error, EngineError::TooLong { prompt: 5000, limit: 4096, .. }), "{error:?}");
+    }
+    let vague = json!({"error": {"message": "too long", "code": "context_length_exceeded"}}).to_string();
+    assert!(matches!(told(400, &vague), EngineError::Invalid { param: Some("messages"), .. }));
+}
+
+#[test]
+fn keys_never_leave() {
+    for status in [400, 401, 403, 429, 500, 302] {
+        let error = told(status, r#"{"error": {"message": "Incorrect API key provided: sk-secret"}}"#);
+        assert!(!format!("{error:?}").contains("sk-secret"), "{error:?}");
+    }
+    let EngineError::Failed { message, upstream: true } = told(401, "") else { panic!() };
+    assert_eq!(message, "the server of tier `short` refused the key in SHORT_KEY (401)");
+}
+
+#[test]
+fn each_status_has_its_meaning() {
+    assert!(matches!(told(404, "x"), EngineError::UnknownTier(tier) if tier == "short"));
+    for status in [429, 503] {
+        let EngineError::Unavailable { retry_after, .. } = told(status, "x") else { panic!() };
+        assert_eq!(retry_after, Some(Duration::from_secs(7)));
+    }
+    for (status, body, expected) in [
+        (500, "boom", "the server of tier `short` answered with status 500: boom"),
+        (502, "", "the server of tier `short` answered with status 502"),
+        (301, "", "the server of tier `short` answered with status 301"),
+    ] {
+        let EngineError::Failed { message, upstream: true } = told(status, body) else { panic!() };
+        assert_eq!(message, expected);
+    }
+}
+
+#[test]
+fn waiting_times_are_read_in_both_spellings() {
+    let wait = |name: &'static str, value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        retry_after(&headers)
+    };
+    assert_eq!(wait("retry-after", "2"), Some(Duration::from_secs(2)));
+    assert_eq!(wait("retry-after-ms", "250"), Some(Duration::from_millis(250)));
+    for odd in ["Wed, 21 Oct 2015 07:28:00 GMT", "-1", "NaN", "1e300", ""] {
+        assert_eq!(wait("retry-after", odd), None, "{odd}");
+    }
+}
