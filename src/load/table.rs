@@ -259,7 +259,7 @@ fn saturation(summary: &Summary) -> Table {
 pub fn notes(summary: &Summary) -> Vec<String> {
     let mut notes: Vec<String> = summary.comparisons.iter().filter_map(saving).collect();
     if summary.interrupted {
-        notes.push(format!("Ended before its time; {} under way were dropped.", count(summary.abandoned, "request")));
+        notes.push(format!("Ended before its time; {} under way left out.", count(summary.abandoned, "request")));
     }
     let generator = &summary.generator;
     let busy = generator.cores_busy.map_or_else(|| "unknown".to_owned(), |cores| format!("{cores:.2} cores"));

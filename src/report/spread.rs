@@ -57,7 +57,7 @@ pub fn cumulative(titles: Titles<'_>, series: &[Values]) -> Result<String> {
         let (count, step) = (sorted.len(), sorted.len().div_ceil(POINTS).max(1));
         let mut points: Vec<(f64, f64)> = sorted.first().map(|&first| (first, 0.0)).into_iter().collect();
         for (index, &value) in sorted.iter().enumerate() {
-            if index % step == 0 || index + 1 == count {
+            if index.is_multiple_of(step) || index + 1 == count {
                 // Up at the value, flat until the next.
                 points.extend(points.last().map(|&(_, share)| (value, share)));
                 points.push((value, (index + 1) as f64 / count as f64));
