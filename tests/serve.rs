@@ -237,6 +237,33 @@ fn paths_and_methods_that_do_not_exist_have_the_envelope() {
 }
 
 #[test]
+fn the_log_tells_tier_and_tokens_and_no_prompt() {
+    let server = Running::start(&Workspace::new(), &["--log-format", "json"]);
+    let json = "content-type: application/json";
+    let ask = |stream: bool| {
+        let body = format!(
+            r#"{{"model": "mini", "seed": 7, "reasoning_effort": "low", "stream": {stream},
+                "messages": [{{"role": "user", "content": "What is 12 + 13?"}}]}}"#
+        );
+        server.ask("POST", "/v1/chat/completions", &[json], &body)
+    };
+    let whole = ask(false);
+    assert_eq!((whole.status, ask(true).status), (200, 200));
+    let usage = &whole.json()["usage"];
+    server.signal();
+    let (_, log) = server.wait();
+    assert!(!log.contains("12 + 13"), "{log}");
+    let lines = log.lines().filter(|line| line.contains("/v1/chat/completions"));
+    let lines: Vec<serde_json::Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for fields in lines.iter().map(|line| &line["fields"]) {
+        assert_eq!((&fields["tier"], &fields["outcome"]), (&"alpha-0.2".into(), &"delivered".into()), "{log}");
+        assert_eq!(fields["completion_tokens"], usage["completion_tokens"], "{log}");
+        assert_eq!(fields["reasoning_tokens"], usage["completion_tokens_details"]["reasoning_tokens"], "{log}");
+    }
+}
+
+#[test]
 fn the_first_signal_lets_requests_finish() {
     let mut server = Running::start(&Workspace::new(), &["--drain-timeout", "1h"]);
     let mut running = server.begin("/v1/chat/completions", 2);

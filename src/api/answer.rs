@@ -1,14 +1,15 @@
 //! What all generating endpoints do alike: route and wait, then answer with one body or with a stream of events.
 //!
-//! An endpoint brings a checked plan and a [`Writer`] that turns events into its own chunks. Who is cancelled when, what an
-//! error in the middle of a stream does, and when a client counts as gone is decided here, once.
+//! An endpoint brings a checked plan and a [`Writer`] that turns events into its own chunks. Who is cancelled when, and what
+//! an error in the middle of a stream does, is decided here, once.
 
+use axum::Extension;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::ApiError;
-use super::admission::Permit;
-use super::choices::{Choices, Clock, Indexed};
+use super::access_log::AccessRecord;
+use super::choices::{Admitted, Choices, Clock, Indexed};
 use super::metrics::Asked;
 use super::sse::{self, Gone, Outlet, Pace};
 use super::state::AppState;
@@ -34,8 +35,8 @@ pub struct Identity {
 pub struct Prepared {
     /// Who answers.
     pub route: Route,
-    /// The right to compute.
-    pub permit: Permit,
+    /// The right to compute, until the deadline.
+    pub admitted: Admitted,
     /// What the response says about itself.
     pub identity: Identity,
 }
@@ -50,14 +51,18 @@ pub async fn prepare(
     asked: Asked,
     seed: u64,
     clock: Clock,
+    record: Option<Extension<AccessRecord>>,
     id: impl FnOnce() -> String,
 ) -> Result<Prepared, ApiError> {
     let route = state.directory.route(wish)?;
     state.metrics.effort_resolved(asked, &route.tier, route.substituted);
+    let record = record.map(|Extension(record)| record).unwrap_or_default();
+    record.set_tier(&route.tier);
     let permit = state.admission.enter(clock.deadline.map(tokio::time::Instant::into_std)).await?;
+    let admitted = Admitted { clock, permit, asked, record };
     let report = BrevityReport::new(&route, seed);
     let (created, model) = ((state.sources.now)(), state.directory.model_id(&route.tier));
-    Ok(Prepared { identity: Identity { id: id(), created, model, report }, route, permit })
+    Ok(Prepared { identity: Identity { id: id(), created, model, report }, route, admitted })
 }
 
 /// `n` generations like `template` for the tier of `route`, each with a seed of its own, none longer than `context`.

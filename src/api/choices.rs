@@ -13,6 +13,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::ApiError;
+use super::access_log::AccessRecord;
 use super::admission::Permit;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
@@ -51,6 +52,19 @@ impl Clock {
     }
 }
 
+/// A request that was let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// When it came and when it must be over.
+    pub clock: Clock,
+    /// Held until all choices are done or dropped.
+    pub permit: Permit,
+    /// The effort's label in the metrics.
+    pub asked: Asked,
+    /// Its line in the access log.
+    pub record: AccessRecord,
+}
+
 /// An event and the place of the choice it belongs to.
 pub type Indexed = (usize, Event);
 
@@ -60,6 +74,7 @@ pub struct Choices {
     counts: Vec<Option<Count>>,
     state: Arc<AppState>,
     clock: Clock,
+    record: AccessRecord,
     _permit: Permit,
 }
 
@@ -88,10 +103,9 @@ impl Choices {
     pub async fn start(
         state: &Arc<AppState>,
         generations: Vec<Generation>,
-        asked: Asked,
-        clock: Clock,
-        permit: Permit,
+        admitted: Admitted,
     ) -> Result<Self, ApiError> {
+        let Admitted { clock, permit, asked, record } = admitted;
         let start = |generation: Generation| async move {
             let metrics = state.metrics.generation(&generation.tier, asked);
             let tier = generation.tier.clone();
@@ -106,10 +120,11 @@ impl Choices {
             }
         };
         let started = clock.within(try_join_all(generations.into_iter().map(start))).await??;
-        let mut choices =
-            Self { streams: SelectAll::new(), counts: Vec::new(), state: state.clone(), clock, _permit: permit };
+        let queue_time = permit.queue_time();
+        let (streams, counts) = (SelectAll::new(), Vec::new());
+        let mut choices = Self { streams, counts, state: state.clone(), clock, record, _permit: permit };
         for (index, (count, events)) in started.into_iter().enumerate() {
-            count.metrics.queued(choices._permit.queue_time());
+            count.metrics.queued(queue_time);
             choices.counts.push(Some(count));
             let ended = futures::stream::once(async move { (index, None) });
             choices.streams.push(Box::pin(events.map(move |event| (index, Some(event))).chain(ended)));
@@ -175,6 +190,7 @@ impl Choices {
                         let tokens = finish.usage.completion_tokens;
                         self.state.directory.observe(&count.tier, to_first, last.duration_since(first), tokens);
                     }
+                    self.record.add_usage(finish.usage);
                     count.metrics.finished(finish, self.clock.arrived.elapsed());
                 }
             }

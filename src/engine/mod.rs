@@ -11,6 +11,7 @@ mod generation;
 pub mod mistral;
 pub mod scripted;
 pub mod sequence;
+mod text;
 pub mod upstream;
 
 use std::pin::Pin;

@@ -120,6 +120,15 @@ impl<'a> Checker<'a> {
                 ),
             ));
         }
+        if let Some(upstream) = &tier.upstream {
+            return Err(Error::format(
+                self.opened.manifest.path(),
+                format!(
+                    "it is computed by {}, and weights are served from this machine only; give it weights",
+                    upstream.url
+                ),
+            ));
+        }
         if tier.is_base() {
             return Ok(of(Kind::Base, self.base.folder.clone(), self.base.sha256.clone()));
         }

@@ -10,10 +10,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
+use super::access_log::AccessRecord;
 use super::answer::{self, Prepared};
 use super::choices::{Choices, Clock};
 use super::extract::Json;
@@ -53,22 +55,22 @@ pub use request::ChatPlan;
         super::errors::GenerationErrors,
     )
 )]
-pub async fn create(State(state): State<Arc<AppState>>, json: Json<ChatRequest>) -> Result<Response, ApiError> {
+pub async fn create(
+    State(state): State<Arc<AppState>>,
+    record: Option<Extension<AccessRecord>>,
+    json: Json<ChatRequest>,
+) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    respond(&state, json, clock).await
-}
-
-async fn respond(state: &Arc<AppState>, json: Json<ChatRequest>, clock: Clock) -> Result<Response, ApiError> {
     let plan = request::plan(json, &state.options, &state.sources)?;
     let id = || state.sources.id("chatcmpl");
-    let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, id).await?;
-    let Prepared { route, permit, identity } = prepared;
+    let prepared = answer::prepare(&state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
+    let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
     let generations = plan.generations(&route, state.engine.context_length(&route.tier));
     let shape = plan.shape(state.options.reasoning_names);
-    let choices = Choices::start(state, generations, plan.asked, clock, permit).await?;
+    let choices = Choices::start(&state, generations, admitted).await?;
     if plan.stream {
-        return Ok(answer::stream(state, choices, stream::Chunks::new(identity, shape), headers));
+        return Ok(answer::stream(&state, choices, stream::Chunks::new(identity, shape), headers));
     }
     let body = body::collect(choices, identity, shape).await?;
     Ok((headers, axum::Json(body)).into_response())

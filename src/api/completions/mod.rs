@@ -10,10 +10,12 @@ mod text;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
+use super::access_log::AccessRecord;
 use super::answer::{self, Prepared};
 use super::choices::{Choices, Clock};
 use super::extract::Json;
@@ -38,22 +40,22 @@ use super::types::{CompletionRequest, CompletionResponse};
         super::errors::GenerationErrors,
     )
 )]
-pub async fn create(State(state): State<Arc<AppState>>, json: Json<CompletionRequest>) -> Result<Response, ApiError> {
+pub async fn create(
+    State(state): State<Arc<AppState>>,
+    record: Option<Extension<AccessRecord>>,
+    json: Json<CompletionRequest>,
+) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    respond(&state, json, clock).await
-}
-
-async fn respond(state: &Arc<AppState>, json: Json<CompletionRequest>, clock: Clock) -> Result<Response, ApiError> {
     let plan = request::plan(json, &state.options, &state.sources)?;
     let id = || state.sources.id("cmpl");
-    let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, id).await?;
-    let Prepared { route, permit, identity } = prepared;
+    let prepared = answer::prepare(&state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
+    let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
     let generations = plan.generations(&route, state.engine.context_length(&route.tier));
-    let mut choices = Choices::start(state, generations, plan.asked, clock, permit).await?;
+    let mut choices = Choices::start(&state, generations, admitted).await?;
     let mut writer = text::Chunks::new(identity, &plan);
     if plan.stream {
-        return Ok(answer::stream(state, choices, writer, headers));
+        return Ok(answer::stream(&state, choices, writer, headers));
     }
     while let Some(event) = choices.next().await {
         writer.collect(event?);

@@ -53,7 +53,7 @@ pub struct Model {
     )]
     pub allow_partial: bool,
 
-    /// What computes [default: mistral, or upstream where the manifest names servers]
+    /// What computes [default: mistral]
     #[arg(long, env = "BREVITY_ENGINE", hide_env_values = true, value_name = "NAME")]
     pub engine: Option<EngineKind>,
 

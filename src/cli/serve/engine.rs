@@ -21,7 +21,6 @@ pub async fn start(options: &Model, max_running: usize, family: &LoadedFamily) -
             Ok(Arc::new(Scripted::builder().tiers(tiers).build()?))
         }
         EngineKind::Mistral => mistral(options, max_running, family).await,
-        EngineKind::Upstream => Err(Failure::usage("this build cannot ask other servers")),
     }
 }
 

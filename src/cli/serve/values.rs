@@ -101,8 +101,6 @@ pub enum Type {
 pub enum EngineKind {
     /// In this process
     Mistral,
-    /// Other OpenAI-compatible servers, which the family's manifest names
-    Upstream,
     /// Deterministic words instead of a model, for tests and load generators
     #[value(hide = true)]
     Scripted,

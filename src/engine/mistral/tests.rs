@@ -3,7 +3,6 @@
 mod answers;
 mod batches;
 mod life;
-mod speed;
 mod tiers;
 
 use std::path::Path;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::sampler::Chosen;
-use super::text::{Characters, Stops};
 use super::thinking::{Beginning, Phase, Split, Splitter};
 use super::tool_calls::{Calls, Part};
 use super::vocabulary::Vocabulary;
+use crate::engine::text::{Characters, Stops};
 use crate::engine::{Alternative, Channel, Event, Finish, FinishReason, Piece, ToolCall, Usage};
 
 /// Turns the chosen tokens of one sequence into [`Event`]s.

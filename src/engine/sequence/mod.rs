@@ -12,7 +12,6 @@ mod prompt;
 mod sampler;
 #[cfg(test)]
 mod tests;
-mod text;
 mod thinking;
 mod tool_calls;
 mod vocabulary;

@@ -4,8 +4,8 @@
 
 use serde_json::Value;
 
-use super::text::partial;
 use super::vocabulary::TOOL_MARKS;
+use crate::engine::text::partial;
 
 /// A part of an answer.
 #[derive(Debug, PartialEq)]

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::body::Start;
 use super::chunk::{CallDelta, Choice, Chunk};
-use super::text::{Splitter, Stops};
+use super::text::Splitter;
+use crate::engine::text::Stops;
 use crate::engine::{
     Alternative, Channel, EngineError, Event, Finish, FinishReason, Generation, Piece, Prompt, Thinking, ToolCall,
     Usage,

@@ -1,9 +1,10 @@
-//! Text of the answer in pieces: thoughts between marks, and stop strings.
+//! Thoughts between marks, for servers that send them as part of the text.
 //!
-//! Two small machines that hold back what may still become a mark or a stop string; each gives the same as looking at
-//! the whole text once it is complete.
+//! A small machine that holds back what may still become a mark; it gives the same as looking at the whole text once it is
+//! complete.
 
 use super::body::Start;
+use crate::engine::text::partial;
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -108,44 +109,6 @@ impl Splitter {
     }
 }
 
-/// Looks for stop strings; the match that is complete first wins, of several that end together the longest.
-#[derive(Debug)]
-pub(super) struct Stops {
-    stops: Vec<String>,
-    held: String,
-}
-
-impl Stops {
-    pub fn new(stops: &[String]) -> Self {
-        Self { stops: stops.iter().filter(|stop| !stop.is_empty()).cloned().collect(), held: String::new() }
-    }
-
-    /// Adds text; gives what is safe to show, and the stop string if one is complete (nothing may follow then).
-    pub fn push(&mut self, text: &str) -> (String, Option<String>) {
-        self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)));
-        if let Some((start, stop)) = found.min_by_key(|&(start, stop)| (start + stop.len(), start)) {
-            let stop = stop.clone();
-            self.held.truncate(start);
-            return (std::mem::take(&mut self.held), Some(stop));
-        }
-        let open = self.stops.iter().map(|stop| partial(&self.held, stop)).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - open);
-        (std::mem::replace(&mut self.held, rest), None)
-    }
-
-    /// What is held back, because nothing follows.
-    pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
-    }
-}
-
-/// Length of the longest end of `text` that is a beginning of `mark`, but not all of it.
-fn partial(text: &str, mark: &str) -> usize {
-    let longest = text.len().min(mark.len().saturating_sub(1));
-    (1..=longest).rev().find(|&length| mark.is_char_boundary(length) && text.ends_with(&mark[..length])).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -182,23 +145,11 @@ mod tests {
         assert!(!splitter.may_think());
     }
 
-    #[test]
-    fn stops_are_held_back_and_cut_off() {
-        let stops = |list: &[&str]| Stops::new(&list.iter().map(|&stop| stop.to_owned()).collect::<Vec<_>>());
-        assert_eq!(stops(&["abc", "b"]).push("abc"), ("a".into(), Some("b".into())));
-        assert_eq!(stops(&["c", "abc"]).push("xabc"), ("x".into(), Some("abc".into())));
-        let mut held = stops(&["", "\n\nEnd"]);
-        assert_eq!(held.push("a\n\nEn"), ("a".into(), None));
-        assert_eq!(held.push("ough\n"), ("\n\nEnough".into(), None));
-        assert_eq!(held.finish(), "\n");
-    }
-
     proptest! {
         #[test]
         fn how_text_is_cut_does_not_matter(
             text in "(\n|<think>|<th|a|é){0,6}(</think>|</th|\n|é){0,6}",
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6),
-            stop in "[a<h\n]{1,3}",
         ) {
             let mut places: Vec<usize> = text.char_indices().map(|(place, _)| place).collect();
             places.push(text.len());
@@ -208,23 +159,6 @@ mod tests {
             for start in [Start::Turn, Start::Thoughts, Start::Answer] {
                 prop_assert_eq!(whole(start, &pieces), whole(start, &[&text]));
             }
-            let run = |pieces: &[&str]| {
-                let mut stops = Stops::new(std::slice::from_ref(&stop));
-                let mut shown = String::new();
-                for piece in pieces {
-                    let (text, found) = stops.push(piece);
-                    shown.push_str(&text);
-                    if found.is_some() {
-                        return (shown, found);
-                    }
-                }
-                (shown + &stops.finish(), None)
-            };
-            let expected = match text.find(&stop) {
-                Some(start) => (text[..start].to_owned(), Some(stop.clone())),
-                None => (text.clone(), None),
-            };
-            prop_assert_eq!(run(&pieces), expected);
         }
     }
 }

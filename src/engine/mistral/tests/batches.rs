@@ -39,31 +39,12 @@ async fn differing(count: usize, concurrent: usize) -> Vec<(usize, Answer, Answe
     pairs.filter(|(_, (alone, together))| alone != together).map(|(index, (a, b))| (index, a, b)).collect()
 }
 
-fn report(differing: &[(usize, Answer, Answer)], count: usize) {
-    println!("{} of {count} requests differ", differing.len());
-    for (index, alone, together) in differing {
-        println!(
-            "request {index}\n  alone    {}{}\n  together {}{}",
-            alone.thinking, alone.content, together.thinking, together.content
-        );
-    }
-}
-
 /// Rounding differs between batch sizes by about 1e-6, so a draw may once in many thousand tokens fall on the other side of
 /// a boundary; tiers or caches mixed up would show in most texts.
 #[tokio::test(flavor = "multi_thread")]
 async fn company_does_not_change_a_text() {
     let differing = differing(50, 50).await;
-    report(&differing, 50);
-    assert!(differing.len() <= 1, "{} of 50 texts differ", differing.len());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute; prints how many of 300 texts differ"]
-async fn company_does_not_change_a_text_among_many() {
-    let differing = differing(300, 64).await;
-    report(&differing, 300);
-    assert!(differing.len() <= 3, "{} of 300 texts differ", differing.len());
+    assert!(differing.len() <= 1, "{} of 50 texts differ: {differing:#?}", differing.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
