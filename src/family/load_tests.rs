@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::super::hub::Quiet;
 use super::super::test_support::{adapter, family, model};
-use super::super::{Kind, Tier, TierCard, TierTraining};
+use super::super::{Kind, Tier, TierCard, TierTraining, Upstream};
 use super::*;
 
 fn from(folder: &Path, allow_partial: bool) -> Result<LoadedFamily> {
@@ -59,6 +59,16 @@ fn a_good_family_is_ready_as_a_whole() {
     assert_eq!(loaded.broken().count(), 0);
     assert_eq!(Some(&loaded.base.sha256), manifest.base.sha256.as_ref());
     assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn a_tier_behind_another_server_is_not_taken_for_the_base() {
+    let message = broken("full", |_, manifest| {
+        let upstream = Upstream { url: "http://gpu:8000/v1".to_owned(), model: "m".to_owned(), ..Upstream::default() };
+        let tier = manifest.tiers.iter_mut().find(|tier| tier.name == "full").unwrap();
+        *tier = Tier::new("full", tier.alpha).with_upstream(upstream);
+    });
+    assert!(message.contains("http://gpu:8000/v1") && message.contains("family.toml"), "{message}");
 }
 
 #[test]
