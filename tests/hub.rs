@@ -5,7 +5,7 @@ use std::path::Path;
 use brevity::family::{Downloads, Hub, HubId, Kind, Source, load};
 
 use crate::hub_server::HubServer;
-use crate::support::{TINY, Workspace};
+use crate::support::Workspace;
 
 /// Counts what comes.
 #[derive(Default)]
@@ -35,14 +35,6 @@ fn id(text: &str) -> HubId {
 
 fn hub(space: &Workspace, server: &HubServer) -> Hub {
     Hub::new(space.path("cache/hub")).with_endpoint(server.address())
-}
-
-/// A workspace with a trained family of the tiers base, alpha-0.1 and alpha-0.2, whose base is beside it.
-fn trained() -> Workspace {
-    let space = Workspace::with_base();
-    space.write("tiny.toml", TINY);
-    space.succeed(&["train", "--recipe", "tiny.toml", "--alpha", "0.1,0.2", "--out", "family", "--runs", "runs"]);
-    space
 }
 
 #[test]
@@ -121,7 +113,7 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn a_family_on_the_hub_is_loaded_with_its_folders() {
-    let space = trained();
+    let space = Workspace::with_family();
     std::fs::rename(space.path("base"), space.path("family/base")).unwrap();
     let manifest = space.read("family/family.toml").replace("path = \"../base\"", "path = \"base\"");
     space.write("family/family.toml", &manifest);
@@ -137,7 +129,7 @@ fn a_family_on_the_hub_is_loaded_with_its_folders() {
 
 #[test]
 fn base_and_tiers_on_the_hub_are_used_by_every_command() {
-    let space = trained();
+    let space = Workspace::with_family();
     let server = HubServer::start("org/base", &space.path("base"), Some("hf_good"));
     let tier = HubServer::start("org/tier", &space.path("family/alpha-0.2"), None);
     let with = |server: &HubServer, arguments: &[&str]| {

@@ -19,6 +19,14 @@ impl Workspace {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// One with a family of the tiers base, alpha-0.1 and alpha-0.2 in `family`, trained from the base beside it.
+    pub fn with_family() -> Self {
+        let space = Self::with_base();
+        space.write("tiny.toml", TINY);
+        space.succeed(&["train", "--recipe", "tiny.toml", "--alpha", "0.1,0.2", "--out", "family", "--runs", "runs"]);
+        space
+    }
+
     /// One with a tiny random model in `base` and eight problems, all with the answer 7, in `problems.jsonl`.
     pub fn with_base() -> Self {
         let space = Self::new();

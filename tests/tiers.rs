@@ -1,14 +1,6 @@
 //! `serve tiers`: a family is looked at, checked and changed; what goes wrong changes nothing.
 
-use crate::support::{TINY, Workspace};
-
-/// A workspace with a family of the tiers base, alpha-0.1 and alpha-0.2 in `family`.
-fn trained() -> Workspace {
-    let space = Workspace::with_base();
-    space.write("tiny.toml", TINY);
-    space.succeed(&["train", "--recipe", "tiny.toml", "--alpha", "0.1,0.2", "--out", "family", "--runs", "runs"]);
-    space
-}
+use crate::support::Workspace;
 
 /// `serve tiers ... --family family`.
 fn tiers<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
@@ -42,7 +34,7 @@ fn the_bundled_family_is_listed_and_whole() {
 
 #[test]
 fn faults_are_named_and_end_with_one() {
-    let space = trained();
+    let space = Workspace::with_family();
     space.succeed(&tiers(&["verify"]));
     let mut weights = space.bytes("family/alpha-0.1/adapter_model.safetensors");
     *weights.last_mut().unwrap() ^= 1;
@@ -56,7 +48,7 @@ fn faults_are_named_and_end_with_one() {
 
 #[test]
 fn a_trained_tier_records_its_base() {
-    let space = trained();
+    let space = Workspace::with_family();
     let manifest = manifest(&space);
     let tier = manifest["tier"].as_array().unwrap()[1].as_table().unwrap();
     assert_eq!(tier["training"]["base_sha256"], manifest["base"]["sha256"]);
@@ -64,7 +56,7 @@ fn a_trained_tier_records_its_base() {
 
 #[test]
 fn a_merged_tier_is_a_tier_like_any_other() {
-    let space = trained();
+    let space = Workspace::with_family();
     space.succeed(&tiers(&["merge", "alpha-0.1", "alpha-0.2", "--weight", "0.25", "--name", "between"]));
     let listed = space.succeed(&tiers(&["list"])).stdout;
     assert!(listed.lines().any(|line| line.starts_with("between") && line.contains("0.175")), "{listed}");
@@ -84,7 +76,7 @@ fn a_merged_tier_is_a_tier_like_any_other() {
 
 #[test]
 fn tiers_come_and_go() {
-    let space = trained();
+    let space = Workspace::with_family();
     space.succeed(&["tiers", "add", "base", "--name", "copy", "--alpha", "0.3", "--family", "family"]);
     assert!(space.read("family/family.toml").contains("checkpoint = \"../base\""));
     space.succeed(&tiers(&["verify"]));
@@ -106,7 +98,7 @@ fn tiers_come_and_go() {
 
 #[test]
 fn an_adapter_of_another_base_is_not_added() {
-    let space = trained();
+    let space = Workspace::with_family();
     let config = space.read("base/config.json");
     let adapter = space.read("family/alpha-0.1/adapter_config.json");
     space.write("family/alpha-0.1/adapter_config.json", &adapter.replace("\"r\": 2", "\"r\": 3"));
@@ -118,7 +110,7 @@ fn an_adapter_of_another_base_is_not_added() {
 
 #[test]
 fn efforts_lead_where_they_are_told() {
-    let space = trained();
+    let space = Workspace::with_family();
     space.succeed(&tiers(&["set-default", "HIGH"]));
     let said = space.succeed(&tiers(&["set-effort", "low", "base"])).stderr;
     assert!(said.contains("effort low leads to base now"), "{said}");

@@ -6,12 +6,11 @@ question='What is 37 * 9 - 88?'
 
 for effort in low medium high; do
     echo "== $effort"
-    curl --fail-with-body --silent --show-error --dump-header /dev/stderr "$url/chat/completions" \
+    curl --fail-with-body --silent --show-error --dump-header >(grep -i '^x-brevity' >&2) "$url/chat/completions" \
         -H 'content-type: application/json' \
         ${OPENAI_API_KEY:+-H "authorization: Bearer $OPENAI_API_KEY"} \
         -d '{"model": "brevity-mini", "seed": 7, "reasoning_effort": "'"$effort"'",
-             "messages": [{"role": "user", "content": "'"$question"'"}]}' \
-        2> >(grep --line-buffered -i '^x-brevity' >&2)
+             "messages": [{"role": "user", "content": "'"$question"'"}]}'
     echo
 done
 

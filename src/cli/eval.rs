@@ -152,6 +152,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     files::frontier(&out, &format!("{name} on {}", arguments.suite), &measured)?;
     progress::say(&format!("written to {}", out.display()));
     if let Some(manifest) = manifest.as_mut().filter(|_| arguments.write_cards) {
+        // Read again: tiers may have come or gone while these were measured.
+        *manifest = Manifest::load(manifest.path())?;
         for Measured { subject, summary, .. } in &measured {
             manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
         }

@@ -8,7 +8,7 @@ mod remove;
 mod show;
 mod verify;
 
-use brevity::family::{Effort, Hub, MANIFEST, Manifest, Opened, Source};
+use brevity::family::{Hub, MANIFEST, Manifest, Opened, Source};
 use brevity_training::Error;
 use clap::{Args, Subcommand};
 
@@ -122,12 +122,6 @@ impl Family<'_> {
         }
         Ok(result)
     }
-}
-
-/// Reads an effort of the command line, whatever its case.
-fn effort(text: &str) -> std::result::Result<Effort, String> {
-    let found = Effort::ALL.into_iter().find(|effort| effort.name().eq_ignore_ascii_case(text.trim()));
-    found.ok_or_else(|| format!("efforts are {}", Effort::ALL.map(Effort::name).join(", ")))
 }
 
 /// The efforts that lead to a tier, the default one marked.

@@ -153,7 +153,7 @@ impl<'a> Evaluation<'a> {
 }
 
 /// The seed of one response.
-fn response_seed(seed: u64, problem: &str, sample: usize) -> u64 {
+pub(crate) fn response_seed(seed: u64, problem: &str, sample: usize) -> u64 {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
     hash.update((sample as u64).to_le_bytes());

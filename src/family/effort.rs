@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,16 @@ impl Effort {
             Self::High => 0.8,
             Self::Xhigh | Self::Max => 1.0,
         }
+    }
+}
+
+impl FromStr for Effort {
+    type Err = String;
+
+    /// Reads a value in upper, lower or mixed case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|effort| effort.name().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| format!("`{text}` is no effort; they are {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 

@@ -21,20 +21,8 @@ pub enum TierOutcome {
 pub struct BrokenTier {
     /// Its name.
     pub name: String,
-    /// Its alpha.
-    pub alpha: f64,
     /// What is wrong, with which file, and what to do.
     pub reason: String,
-}
-
-impl TierOutcome {
-    /// The tier's name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Ready(tier) => &tier.name,
-            Self::Broken(tier) => &tier.name,
-        }
-    }
 }
 
 /// A family and what became of its tiers.
@@ -102,7 +90,7 @@ pub fn check(opened: Opened, allow_partial: bool, hub: &Hub, downloads: &mut dyn
                 TierOutcome::Ready(found)
             }
             Err(error) => {
-                TierOutcome::Broken(BrokenTier { name: tier.name.clone(), alpha: tier.alpha, reason: error.to_string() })
+                TierOutcome::Broken(BrokenTier { name: tier.name.clone(), reason: error.to_string() })
             }
         });
     }

@@ -7,7 +7,7 @@ use brevity_training::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 
 use super::validate::{self, nearest};
-use super::{Effort, TierCard, Upstream, default_effort_map, hash};
+use super::{Effort, TierCard, Upstream, default_effort_map};
 
 /// A family of effort tiers. Relative paths in it start at the manifest's own folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Base {
     /// A repository on the Hugging Face hub, `organisation/name` or `organisation/name@revision`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hub: Option<String>,
-    /// SHA-256 of the weights ([`hash::weights_sha256`]); required with `path`.
+    /// SHA-256 of the weights ([`super::hash::weights_sha256`]); required with `path`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
@@ -139,11 +139,6 @@ impl Tier {
         Self { adapter: None, checkpoint: Some(folder.into()), hub: None, sha256: Some(sha256.into()), ..self }
     }
 
-    /// The tier as the repository `id` on the hub, whose weights hash to `sha256`.
-    pub fn with_hub(self, id: impl Into<String>, sha256: impl Into<String>) -> Self {
-        Self { adapter: None, checkpoint: None, hub: Some(id.into()), sha256: Some(sha256.into()), ..self }
-    }
-
     /// The tier as a model behind another server; its weights are not seen here, so it has no hash.
     pub fn with_upstream(self, upstream: Upstream) -> Self {
         Self { adapter: None, checkpoint: None, hub: None, sha256: None, upstream: Some(upstream), ..self }
@@ -175,25 +170,12 @@ impl Manifest {
         }
     }
 
-    /// Reads and checks the manifest at `path`, and that the folders it names exist. Hashes are not computed: see
-    /// [`Manifest::verify`].
+    /// Reads and checks the manifest at `path`. Its folders are not looked at: see [`super::Checker`].
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read; [`Error::Format`] with line or key and remedy when it is not a valid manifest
-    /// or names a folder that is not there.
+    /// [`Error::Io`] when it cannot be read; [`Error::Format`] with line or key and remedy when it is not valid.
     pub fn load(path: &Path) -> Result<Self> {
-        let manifest = Self::parse(&files::read_text(path)?, path)?;
-        for (key, folder) in manifest.folders() {
-            let place = manifest.resolve(folder);
-            if !place.is_dir() {
-                let message = format!(
-                    "{key}: there is no folder `{}`, put the weights there or correct the path",
-                    place.display()
-                );
-                return Err(Error::format(path, message));
-            }
-        }
-        Ok(manifest)
+        Self::parse(&files::read_text(path)?, path)
     }
 
     /// Reads and checks a manifest from `text`; `path` is where it is said to be, for errors and relative paths.
@@ -319,56 +301,6 @@ impl Manifest {
             tier.card = Some(card);
         }
         Ok(())
-    }
-
-    /// Hashes the weights on disk and compares them with the manifest and the cards. A base on the hub is compared with
-    /// `hub_folder`, where it was downloaded to, if given.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a file that cannot be read; [`Error::Format`] naming the first tier whose weights are not those of
-    /// the manifest, or whose card was measured on others.
-    pub fn verify(&self, hub_folder: Option<&Path>) -> Result<()> {
-        let base = self.base.path.as_deref().map(|folder| self.resolve(folder)).or(hub_folder.map(Path::to_owned));
-        if let (Some(folder), Some(expected)) = (base, &self.base.sha256) {
-            self.verify_folder("base", &folder, expected)?;
-        }
-        for tier in &self.tiers {
-            let key = format!("tier \"{}\"", tier.name);
-            if let (Some(folder), Some(expected)) = (tier.folder(), &tier.sha256) {
-                self.verify_folder(&key, &self.resolve(folder), expected)?;
-            }
-            let weights = if tier.is_base() { &self.base.sha256 } else { &tier.sha256 };
-            if let (Some(card), Some(weights)) = (&tier.card, weights)
-                && card.weights_sha256 != *weights
-            {
-                let message = format!(
-                    "{key} card.weights_sha256: the card was measured on other weights, evaluate the tier again"
-                );
-                return Err(Error::format(&self.path, message));
-            }
-        }
-        Ok(())
-    }
-
-    fn verify_folder(&self, key: &str, folder: &Path, expected: &str) -> Result<()> {
-        let found = hash::weights_sha256(folder)?;
-        if found == expected {
-            return Ok(());
-        }
-        let message = format!(
-            "{key} sha256: the weights in `{}` hash to {found}, not {expected}; restore them, or write the new hash if the change is meant",
-            folder.display()
-        );
-        Err(Error::format(&self.path, message))
-    }
-
-    fn folders(&self) -> impl Iterator<Item = (String, &Path)> {
-        let base = self.base.path.as_deref().map(|folder| ("base.path".to_owned(), folder));
-        let tier = |tier: &Tier| {
-            let kind = if tier.adapter.is_some() { "adapter" } else { "checkpoint" };
-            format!("tier \"{}\" {kind}", tier.name)
-        };
-        base.into_iter().chain(self.tiers.iter().filter_map(move |t| t.folder().map(|folder| (tier(t), folder))))
     }
 
     fn unknown_tier(&self, name: &str) -> Error {

@@ -1,7 +1,6 @@
 use super::*;
 use crate::family::{Dialect, LevelCard};
 use proptest::prelude::*;
-use std::fs;
 
 const BASE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const TIER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -144,17 +143,6 @@ fn what_is_saved_loads_the_same() {
     let mut manifest = Manifest { path: folder.path().join("family.toml"), ..sample() };
     manifest.tiers.reverse();
     manifest.save().unwrap();
-    let missing = Manifest::load(manifest.path()).unwrap_err().to_string();
-    assert!(
-        missing.contains("base.path: there is no folder") && missing.contains("put the weights there"),
-        "{missing}"
-    );
-    for name in ["base", "alpha-0.05"] {
-        fs::create_dir(folder.path().join(name)).unwrap();
-    }
-    let missing = Manifest::load(manifest.path()).unwrap_err().to_string();
-    assert!(missing.contains("tier \"alpha-0.1\" adapter: there is no folder"), "{missing}");
-    fs::create_dir(folder.path().join("alpha-0.1")).unwrap();
     assert_eq!(Manifest::load(manifest.path()).unwrap(), manifest);
     assert_eq!(
         manifest.tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>(),
@@ -218,7 +206,9 @@ fn faults_name_key_and_remedy() {
     assert!(text.contains("both `adapter` and `checkpoint`"), "{text}");
     let text = fault(|m| m.tiers[1].hub = Some("org/name".to_owned()));
     assert!(text.contains("both `checkpoint` and `hub`"), "{text}");
-    let text = fault(|m| m.tiers[1] = Tier::new("far", 0.2).with_hub("name", TIER));
+    let text = fault(|m| {
+        m.tiers[1] = Tier { hub: Some("name".to_owned()), sha256: Some(TIER.to_owned()), ..Tier::new("far", 0.2) }
+    });
     assert!(text.contains("tier \"far\" hub: `name` is no repository"), "{text}");
     let text = fault(|m| m.tiers[1].training.as_mut().unwrap().base_sha256 = Some("12".to_owned()));
     assert!(text.contains("training.base_sha256: `12` is no SHA-256"), "{text}");
@@ -250,7 +240,6 @@ fn tiers_of_other_servers_need_neither_base_nor_hash() {
     assert!(text.contains("[tier.upstream]\nurl = ") && text.contains("[budget]\nlow = 256\nhigh = 4096\n"), "{text}");
     assert_eq!(Manifest::parse(&text, Path::new("family.toml")).unwrap(), manifest);
     assert!(!manifest.tiers[0].is_base());
-    manifest.verify(None).unwrap();
 
     let extra = text.replace("model = ", "dialect = \"openai\"\nextra_body = { service_tier = \"flex\" }\nmodel = ");
     let parsed = Manifest::parse(&extra, Path::new("family.toml")).unwrap();
@@ -313,34 +302,6 @@ fn a_card_stays_with_its_weights() {
     assert!(manifest.tier("base").unwrap().card.is_some());
     let unknown = manifest.set_card("alpha-0.2", card(TIER)).unwrap_err().to_string();
     assert_eq!(unknown, "family `brevity-mini` has no tier `alpha-0.2`, did you mean `alpha-0.1`?");
-}
-
-#[test]
-fn verify_finds_changed_weights() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        fs::create_dir_all(folder.path().join(name)).unwrap();
-        fs::write(folder.path().join(name).join("model.safetensors"), text).unwrap();
-        hash::weights_sha256(&folder.path().join(name)).unwrap()
-    };
-    let base = Base { sha256: Some(write("base", "base weights")), path: Some("base".into()), hub: None };
-    let mut manifest = Manifest::new(folder.path().join("family.toml"), "f", base);
-    let tier = write("short", "short weights");
-    manifest.upsert_tier(Tier::new("base", 0.0));
-    manifest.upsert_tier(Tier { card: Some(card(&tier)), ..Tier::new("short", 0.4).with_adapter("short", &tier) });
-    manifest.verify(None).unwrap();
-    write("short", "other weights");
-    let message = manifest.verify(None).unwrap_err().to_string();
-    assert!(message.contains("tier \"short\" sha256: the weights in") && message.contains(&tier), "{message}");
-    write("short", "short weights");
-    manifest.tiers[1].card = Some(card(BASE));
-    let message = manifest.verify(None).unwrap_err().to_string();
-    assert!(message.contains("tier \"short\" card.weights_sha256"), "{message}");
-    manifest.tiers[1].card = None;
-    manifest.base = Base { hub: Some("org/name@main".to_owned()), path: None, sha256: manifest.base.sha256.clone() };
-    manifest.verify(None).unwrap();
-    manifest.verify(Some(&folder.path().join("base"))).unwrap();
-    assert!(manifest.verify(Some(&folder.path().join("short"))).unwrap_err().to_string().contains("base sha256"));
 }
 
 fn any_tier() -> impl Strategy<Value = Tier> {

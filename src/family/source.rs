@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use brevity_training::{Error, Result, files};
+use brevity_training::{Error, Result};
 
 use super::hub::{Downloads, Hub, HubId, Snapshot};
 use super::{Base, Manifest, Tier};
@@ -88,7 +88,7 @@ impl Opened {
 fn open_folder(folder: &Path) -> Result<Opened> {
     let place = folder.join(MANIFEST);
     if place.is_file() {
-        return Ok(Opened::local(Manifest::parse(&files::read_text(&place)?, &place)?));
+        return Ok(Opened::local(Manifest::load(&place)?));
     }
     let shown = folder.display();
     if folder.join("config.json").is_file() {
@@ -110,7 +110,7 @@ fn open_repository(id: &HubId, hub: &Hub, downloads: &mut dyn Downloads) -> Resu
     let place = found.folder.join(MANIFEST);
     if found.has(MANIFEST) {
         hub.file(&found, MANIFEST, downloads)?;
-        let manifest = Manifest::parse(&files::read_text(&place)?, &place)?;
+        let manifest = Manifest::load(&place)?;
         return Ok(Opened { manifest, is_single: false, origin: Some(found) });
     }
     if found.has("config.json") {

@@ -74,11 +74,12 @@ impl Server {
     /// [`Error::Config`] when the address is no HTTP address, or the key cannot be part of a header.
     pub fn new(url: &str, key: Option<&str>) -> Result<Self> {
         let base = url.trim_end_matches('/').trim_end_matches("/chat/completions").to_owned();
-        let parsed = reqwest::Url::parse(&base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        if parsed.is_none() {
+        let parsed =
+            reqwest::Url::parse(&base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let Some(parsed) = parsed else {
             let message = format!("`{url}` is no address of a server; write it like http://127.0.0.1:8080/v1");
             return Err(Error::config(message));
-        }
+        };
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
             let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
@@ -86,11 +87,15 @@ impl Server {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = reqwest::Client::builder()
+        // As for upstream tiers: redirects would carry prompts elsewhere, and a proxy before one's own machine would be
+        // measured.
+        let builder = reqwest::Client::builder()
             .default_headers(headers)
             .connect_timeout(CONNECT)
-            .build()
-            .map_err(|error| Error::config(format!("cannot make an HTTP client: {error}")))?;
+            .redirect(reqwest::redirect::Policy::none());
+        let is_own = ["127.0.0.1", "localhost", "[::1]"].contains(&parsed.host_str().unwrap_or_default());
+        let builder = if is_own { builder.no_proxy() } else { builder };
+        let http = builder.build().map_err(|error| Error::config(format!("cannot make an HTTP client: {error}")))?;
         Ok(Self { http, base })
     }
 
@@ -99,7 +104,7 @@ impl Server {
         &self.base
     }
 
-    /// The id of the first model that the server lists, and the server's name if it gives one.
+    /// The id of the first model that the server lists.
     ///
     /// # Errors
     /// [`Error::Config`] when it cannot be reached, refuses, or lists none.

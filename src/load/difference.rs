@@ -190,10 +190,14 @@ impl Difference {
             let (old, new) = (of(before), of(after));
             let change = old.zip(new).and_then(|(old, new)| match quantity.is_share() {
                 true => Some(new - old),
-                false => (old > 0.0).then(|| new / old - 1.0),
+                // From nothing to something is beyond every limit.
+                false => Some(if new == old { 0.0 } else { new / old - 1.0 }),
             });
             let ratio = match quantity {
-                Quantity::Figure(metric, statistic) => ratio(before, after, effort, (metric, statistic)),
+                // Gaps are not in the file of requests.
+                Quantity::Figure(metric, statistic) if metric != Metric::InterToken => {
+                    ratio(before, after, effort, (metric, statistic))
+                }
                 _ => None,
             };
             Change { effort: effort.to_owned(), quantity, before: old, after: new, change, ratio }
@@ -208,7 +212,7 @@ impl Difference {
         let check = |threshold: &Threshold, change: &Change| match (change.before, change.after, change.change) {
             (Some(_), None, _) => Some(format!("{}: {} is gone", change.effort, change.quantity)),
             (_, _, Some(by)) if threshold.is_exceeded(by) => {
-                let by = number::signed_percent(by, 1);
+                let by = if by.is_finite() { number::signed_percent(by, 1) } else { "+∞ %".to_owned() };
                 Some(format!("{}: {} changed by {by}, beyond {threshold}", change.effort, change.quantity))
             }
             _ => None,
@@ -222,7 +226,7 @@ impl Difference {
             .collect()
     }
 
-    /// Whether any of them could be looked at.
+    /// Whether the first run has what `threshold` is about, for some effort.
     pub fn covers(&self, threshold: &Threshold) -> bool {
         self.changes.iter().any(|change| change.quantity == threshold.quantity && change.before.is_some())
     }

@@ -107,27 +107,31 @@ impl Knowledge {
         let prompt = self.prompts.get(planned.prompt);
         let succeeded = exchange.failure.is_none();
         let local = self.count(&exchange.reasoning).zip(self.count(&exchange.answer));
-        let counted = exchange.usage.and_then(|usage| usage.completion_tokens);
-        let (source, tokens) = match (counted, local) {
-            (Some(tokens), _) => (TokenSource::Server, tokens),
-            (None, Some((thoughts, answer))) => (TokenSource::Tokenizer, thoughts + answer),
-            (None, None) => (TokenSource::Chunks, exchange.text_chunks as u64),
-        };
-        let reasoning = match (exchange.usage.and_then(|usage| usage.reasoning_tokens()), local) {
-            (Some(tokens), _) => tokens,
-            (None, Some((thoughts, _))) => thoughts,
-            (None, None) => exchange.reasoning_chunks as u64,
+        let usage = exchange.usage.unwrap_or_default();
+        let has_text = exchange.text_chunks > 0;
+        let (token_source, tokens, reasoning_tokens) = match (usage.completion_tokens, local) {
+            // Thoughts that the server did not count are counted here, or not known: chunks are no part of its tokens.
+            (Some(tokens), local) => {
+                let thoughts = usage.reasoning_tokens().or(local.map(|(thoughts, _)| thoughts));
+                (Some(TokenSource::Server), Some(tokens), thoughts)
+            }
+            (None, Some((thoughts, answer))) if has_text => {
+                (Some(TokenSource::Tokenizer), Some(thoughts + answer), Some(thoughts))
+            }
+            // Only a stream has chunks that can stand for tokens.
+            (None, None) if has_text && exchange.first_token.is_some() => {
+                (Some(TokenSource::Chunks), Some(exchange.text_chunks as u64), Some(exchange.reasoning_chunks as u64))
+            }
+            _ => (None, None, None),
         };
         let answer = prompt.and_then(|prompt| prompt.answer.as_deref()).filter(|_| succeeded);
         let grade = answer.map(|answer| Grader::new(self.grader).grade(&exchange.answer, answer));
         let is_truncated = exchange.finish_reason.as_deref() == Some("length");
-        let prompt_tokens = exchange.usage.and_then(|usage| usage.prompt_tokens);
+        let prompt_tokens = usage.prompt_tokens;
         let inter_token =
             (!exchange.gaps.is_empty()).then(|| exchange.gaps.iter().sum::<f64>() / exchange.gaps.len() as f64);
         let (error, error_message) =
             exchange.failure.map(|failure| (failure.kind.to_string(), failure.message)).unzip();
-        // A request without any text says nothing about tokens, unless the server counted them.
-        let has_tokens = succeeded || exchange.text_chunks > 0;
         Record {
             stage,
             prompt: prompt.map_or_else(String::new, |prompt| prompt.id.clone()),
@@ -147,15 +151,15 @@ impl Knowledge {
             status: exchange.status,
             finish_reason: exchange.finish_reason,
             prompt_tokens,
-            tokens: has_tokens.then_some(tokens),
-            reasoning_tokens: has_tokens.then_some(reasoning),
-            token_source: has_tokens.then_some(source),
+            tokens,
+            reasoning_tokens,
+            token_source,
             local_tokens: local.map(|(thoughts, answer)| thoughts + answer),
             chunks: exchange.chunks,
             empty_answer: exchange.answer.trim().is_empty(),
             correct: grade.as_ref().map(|grade| grade.correct && !is_truncated),
             extracted: grade.and_then(|grade| grade.extracted),
-            cost: self.prices.cost(prompt_tokens, has_tokens.then_some(tokens)),
+            cost: self.prices.cost(prompt_tokens, tokens),
             model: exchange.model,
             fingerprint: exchange.fingerprint,
             error,

@@ -8,7 +8,8 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
+
+use crate::eval::runner::response_seed;
 
 /// One request to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Plan {
     fn begin_pass(&mut self) {
         let repetition = self.repetition;
         self.repetition += 1;
-        let generator = |what: &str| ChaCha8Rng::seed_from_u64(digest(self.seed, repetition, what));
+        let generator = |what: &str| ChaCha8Rng::seed_from_u64(response_seed(self.seed, what, repetition as usize));
         // The order of prompts does not depend on the efforts: stages of single efforts send the same sequence.
         let (mut prompts, mut efforts) = (generator("prompts"), generator("efforts"));
         let mut order: Vec<usize> = (0..self.ids.len()).collect();
@@ -89,15 +90,7 @@ impl Iterator for Plan {
 
 /// A request's seed: 31 bits, because not every server takes more.
 fn request_seed(seed: u64, repetition: u64, id: &str) -> u64 {
-    digest(seed, repetition, id) >> 33
-}
-
-fn digest(seed: u64, repetition: u64, text: &str) -> u64 {
-    let mut hash = Sha256::new();
-    hash.update(seed.to_le_bytes());
-    hash.update(repetition.to_le_bytes());
-    hash.update(text.as_bytes());
-    hash.finalize().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
+    response_seed(seed, id, repetition as usize) >> 33
 }
 
 #[cfg(test)]

@@ -293,8 +293,8 @@ pub fn notes(summary: &Summary) -> Vec<String> {
 
 /// One sentence on what an effort saves and where from.
 fn saving(comparison: &Comparison) -> Option<String> {
-    let ratio = |statistic| comparison.ratio(Metric::EndToEnd, statistic).map(|ratio| 1.0 / ratio.value);
-    let (median, tail) = (ratio(Statistic::P50)?, ratio(Statistic::P95)?);
+    let faster = |statistic| comparison.ratio(Metric::EndToEnd, statistic).map(|ratio| 1.0 / ratio.value);
+    let (median, tail) = (faster(Statistic::P50)?, faster(Statistic::P95)?);
     let times = |ratio: Estimate| format!("{:.2} ×", 1.0 / ratio.value);
     let part = comparison.split.map_or_else(String::new, |split| {
         let (all, fewer, faster) = (times(split.end_to_end), times(split.tokens), times(split.time_per_token));

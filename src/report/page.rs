@@ -1,5 +1,6 @@
 //! A report as one HTML file that needs nothing else: style and pictures are inside, nothing is loaded from anywhere.
 
+use super::style::escape;
 use super::{Align, Table};
 
 /// The look of a page; plain, narrow enough to read, fit for print and for dark screens.
@@ -77,11 +78,6 @@ impl Page {
             self.body
         )
     }
-}
-
-/// `text` with everything that HTML would read replaced.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ fn legend_rows(keys: &[Key]) -> Vec<Vec<(i32, &Key)>> {
     rows
 }
 
-fn escape(words: &str) -> String {
+pub(super) fn escape(words: &str) -> String {
     words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Catalogue, CatalogueTier, Expectation, Speeds};
 
 /// Without a latency budget, accuracy that may be given up for fewer tokens: two percentage points below the best tier.
-pub const ACCURACY_FLOOR: f64 = 0.02;
+const ACCURACY_FLOOR: f64 = 0.02;
 
 /// A tier that has a card.
 #[derive(Clone, Copy)]

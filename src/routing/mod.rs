@@ -20,7 +20,6 @@ use std::time::Duration;
 use crate::engine::Thinking;
 use crate::family::Effort;
 
-pub use auto::ACCURACY_FLOOR;
 pub use catalogue::{Catalogue, CatalogueTier, Expectation};
 pub use effort::{EffortWish, UnknownEffort};
 pub use error::RouteError;

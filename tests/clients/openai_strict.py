@@ -111,7 +111,7 @@ def a_budget_closes_the_thoughts_and_leaves_an_answer(client):
 
 
 @check
-def log_probabilities_are_natural(client):
+def log_probabilities_are_at_most_zero_and_the_likeliest_first(client):
     completion = client.chat.completions.create(
         model="brevity-mini", messages=QUESTION, seed=1, temperature=0, logprobs=True, top_logprobs=3
     )

@@ -6,22 +6,18 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use brevity::family::{MANIFEST, Manifest, Source};
+use brevity::family::{MANIFEST, Manifest, Source, size_on_disk};
 
-use crate::cli::{set_threads, set_variables};
+use crate::cli::set_threads;
 
 /// Bytes of weights up to which a model counts as small: about 60 million parameters in 32 bits.
 const SMALL: u64 = 256 << 20;
 
-/// Settles the size of the pools, and that keys and values are kept in 32 bits on processors: only then does a batch give
-/// the texts that each request would get alone.
+/// Settles the size of the pools.
 pub fn settle(asked: Option<NonZeroUsize>, family: &Source) {
     let is_set = std::env::var_os("RAYON_NUM_THREADS").is_some();
     let automatic = (!is_set && is_known_small(family)).then_some(NonZeroUsize::MIN);
     set_threads(asked.or(automatic));
-    if std::env::var_os("MISTRALRS_CPU_KV_F32").is_none() {
-        set_variables(vec![("MISTRALRS_CPU_KV_F32", "1".to_owned())]);
-    }
 }
 
 /// Whether the family's base is known to be small; that of a family on the hub is not known yet.
@@ -37,15 +33,8 @@ fn is_small(family: &Path) -> bool {
         let base = manifest.base.path.as_deref()?;
         Some(manifest.resolve(base))
     });
-    let bytes = weights(base.as_deref().unwrap_or(family));
+    let bytes = size_on_disk(base.as_deref().unwrap_or(family));
     (1..=SMALL).contains(&bytes)
-}
-
-/// Bytes of the safetensors files in `folder`; 0 where there are none.
-fn weights(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "safetensors"));
-    files.filter_map(|entry| entry.path().metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 #[cfg(test)]

@@ -118,20 +118,11 @@ pub enum ReasoningFieldName {
     Reasoning,
 }
 
-/// An effort.
-pub fn effort(text: &str) -> Result<Effort, String> {
-    let found = Effort::ALL.into_iter().find(|effort| effort.name().eq_ignore_ascii_case(text));
-    found.ok_or_else(|| {
-        let names = Effort::ALL.map(Effort::name).join("`, `");
-        format!("`{text}` is no effort; they are `{names}`")
-    })
-}
-
 /// A thinking budget of one effort, `low=256`.
 pub fn budget(text: &str) -> Result<(Effort, usize), String> {
     let wrong = || format!("`{text}` is no budget; write EFFORT=TOKENS as in `low=256`");
     let (name, tokens) = text.split_once('=').ok_or_else(wrong)?;
-    Ok((effort(name)?, tokens.parse().map_err(|_| wrong())?))
+    Ok((name.parse()?, tokens.parse().map_err(|_| wrong())?))
 }
 
 #[cfg(test)]

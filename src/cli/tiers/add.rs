@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use brevity::family::{Checker, Hub, Manifest, Opened, Source, Tier, hash};
+use brevity::family::{Checker, Hub, Manifest, Opened, Source, Tier, TierWeights};
 use brevity_training::Error;
 use clap::Args;
 
@@ -37,16 +37,13 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     let manifest = family.editable()?;
     is_free(&manifest, &arguments.name)?;
     let tier = Tier::new(&arguments.name, arguments.alpha);
-    let tier = match &arguments.folder {
+    let mut tier = match &arguments.folder {
         Source::Folder(folder) => local(tier, folder, &manifest)?,
-        Source::Hub(id) => {
-            let mut fetching = Fetching::default();
-            let found = family.hub.find(id)?;
-            let folder = family.hub.folder(&found, Path::new(""), &mut fetching)?;
-            tier.with_hub(format!("{}@{}", id.name(), found.commit), hash::weights_sha256(&folder)?)
-        }
+        Source::Hub(id) => Tier { hub: Some(format!("{}@{}", id.name(), family.hub.find(id)?.commit)), ..tier },
     };
-    let kind = checked(&Opened::local(manifest), &tier, &family.hub)?;
+    let found = checked(&Opened::local(manifest), &tier, &family.hub)?;
+    let kind = found.kind.name();
+    tier.sha256 = Some(found.sha256);
     family.change(|manifest| {
         is_free(manifest, &tier.name)?;
         manifest.upsert_tier(tier);
@@ -81,12 +78,11 @@ fn local(tier: Tier, folder: &Path, manifest: &Manifest) -> Result<Tier> {
         let message = format!("`{}` holds neither config.json nor adapter_config.json", folder.display());
         return Err(Failure::from(Error::config(message)).hint("name the folder of a PEFT adapter or of a model"));
     }
-    let sha256 = hash::weights_sha256(folder)?;
-    Ok(if has("config.json") { tier.with_checkpoint(seen, sha256) } else { tier.with_adapter(seen, sha256) })
+    Ok(if has("config.json") { Tier { checkpoint: Some(seen), ..tier } } else { Tier { adapter: Some(seen), ..tier } })
 }
 
-/// What the tier is, after it was found to fit.
-fn checked(opened: &Opened, tier: &Tier, hub: &Hub) -> Result<&'static str> {
+/// The tier's weights, after they were found to fit.
+fn checked(opened: &Opened, tier: &Tier, hub: &Hub) -> Result<TierWeights> {
     let mut fetching = Fetching::default();
-    Ok(Checker::new(opened, hub, &mut fetching)?.tier(tier)?.kind.name())
+    Ok(Checker::new(opened, hub, &mut fetching)?.tier(tier)?)
 }

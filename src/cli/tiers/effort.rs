@@ -10,7 +10,7 @@ use crate::cli::{Result, progress};
 #[derive(Debug, Args)]
 pub struct Default {
     /// One of none, minimal, low, medium, high, xhigh, max
-    #[arg(value_name = "EFFORT", value_parser = super::effort)]
+    #[arg(value_name = "EFFORT")]
     effort: family::Effort,
 }
 
@@ -18,7 +18,7 @@ pub struct Default {
 #[derive(Debug, Args)]
 pub struct Effort {
     /// One of none, minimal, low, medium, high, xhigh, max
-    #[arg(value_name = "EFFORT", value_parser = super::effort)]
+    #[arg(value_name = "EFFORT")]
     effort: family::Effort,
 
     /// Name of the tier

@@ -1,7 +1,8 @@
 //! `serve tiers list`: the family at a glance. Nothing is hashed or fetched but the manifest.
 
-use brevity::family::{Opened, Tier, TierCard, size_on_disk};
+use brevity::family::{Opened, Tier, size_on_disk};
 use brevity::report::{Align, Table, number};
+use brevity::routing::Expectation;
 
 use super::{Family, efforts};
 use crate::cli::{Result, progress};
@@ -26,13 +27,13 @@ pub fn run(family: &Family<'_>) -> Result<()> {
         ("size", Align::Right),
     ]);
     for tier in &manifest.tiers {
-        let card = tier.card.as_ref();
+        let expected = tier.card.as_ref().and_then(Expectation::of);
         table.push([
             tier.name.clone(),
             tier.alpha.to_string(),
             efforts(manifest, &tier.name),
-            card.and_then(accuracy).map_or_else(|| UNKNOWN.to_owned(), |share| number::percent(share, 1)),
-            card.and_then(tokens).map_or_else(|| UNKNOWN.to_owned(), number::grouped),
+            expected.map_or_else(|| UNKNOWN.to_owned(), |expected| number::percent(expected.accuracy, 1)),
+            expected.map_or_else(|| UNKNOWN.to_owned(), |expected| number::grouped(expected.tokens)),
             kind(tier).to_owned(),
             size(&opened, tier),
         ]);
@@ -48,18 +49,9 @@ pub fn kind(tier: &Tier) -> &'static str {
         (true, ..) => "adapter",
         (_, true, _) => "checkpoint",
         (.., true) => "on the hub",
+        _ if tier.upstream.is_some() => "upstream",
         _ => "base",
     }
-}
-
-/// Mean accuracy over the levels of a card.
-pub fn accuracy(card: &TierCard) -> Option<f64> {
-    mean(card.levels.iter().map(|level| level.accuracy))
-}
-
-/// Mean number of completion tokens over the levels of a card.
-pub fn tokens(card: &TierCard) -> Option<f64> {
-    mean(card.levels.iter().map(|level| level.tokens_mean))
 }
 
 /// Bytes of a tier's weights on this machine.
@@ -81,11 +73,6 @@ fn bytes_text(bytes: u64) -> String {
     }
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
-    let count = values.len();
-    (count > 0).then(|| values.sum::<f64>() / count as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,11 +83,5 @@ mod tests {
         assert_eq!(bytes_text(1000), "1.0 kB");
         assert_eq!(bytes_text(17_250_000), "17.2 MB");
         assert_eq!(bytes_text(3_100_000_000), "3.1 GB");
-    }
-
-    #[test]
-    fn a_mean_needs_values() {
-        assert_eq!(mean([].into_iter()), None);
-        assert_eq!(mean([1.0, 2.0].into_iter()), Some(1.5));
     }
 }

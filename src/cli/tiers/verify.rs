@@ -1,6 +1,6 @@
 //! `serve tiers verify`: whether every tier can be served.
 
-use brevity::family::{TierOutcome, check};
+use brevity::family::check;
 use brevity_training::Error;
 
 use super::Family;
@@ -14,28 +14,17 @@ use crate::cli::{Failure, Result};
 pub fn run(family: &Family<'_>) -> Result<()> {
     let opened = family.open()?;
     let loaded = check(opened, true, &family.hub, &mut Fetching::default())?;
-    let mut faults = 0;
-    for tier in &loaded.tiers {
-        let line = match tier {
-            TierOutcome::Ready(tier) if tier.is_card_stale() => {
-                faults += 1;
-                format!(
-                    "tier `{}`: its card was measured on other weights; measure it again with `serve eval --tier {} --write-cards`",
-                    tier.name, tier.name
-                )
-            }
-            TierOutcome::Ready(tier) => format!("ok: {} ({}, sha256 {})", tier.name, tier.kind.name(), tier.sha256),
-            TierOutcome::Broken(tier) => {
-                faults += 1;
-                tier.reason.clone()
-            }
-        };
-        progress::print(&format!("{line}\n"));
+    for tier in loaded.ready().filter(|tier| !tier.is_card_stale()) {
+        progress::print(&format!("ok: {} ({}, sha256 {})\n", tier.name, tier.kind.name(), tier.sha256));
     }
-    match faults {
+    let faults: Vec<&String> = loaded.broken().map(|tier| &tier.reason).chain(&loaded.warnings).collect();
+    for fault in &faults {
+        progress::print(&format!("{fault}\n"));
+    }
+    match faults.len() {
         0 => Ok(()),
-        faults => {
-            let message = format!("{faults} of {} tiers have a fault", loaded.tiers.len());
+        count => {
+            let message = format!("{count} of {} tiers have a fault", loaded.tiers.len());
             Err(Failure::from(Error::config(message)))
         }
     }

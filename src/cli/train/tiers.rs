@@ -1,9 +1,9 @@
 //! Reinforcement learning: one run for every alpha, and its entry in the family's manifest.
 
 use brevity::family::{Base, Manifest, Tier, TierTraining, hash};
+use brevity_training::Error;
 use brevity_training::methods::rl;
 use brevity_training::recipe::TuningMode;
-use brevity_training::{Error, files};
 
 use super::{Work, curves, destination, interrupted, stop_between, tier_name};
 use crate::cli::progress::{self, Reinforced};
@@ -57,7 +57,7 @@ fn manifest(work: &Work<'_>) -> Result<Manifest> {
     let sha256 = hash::weights_sha256(base)?;
     if place.exists() {
         // The folders of its tiers need not be there: a tier whose folder was removed is trained again.
-        let manifest = Manifest::parse(&files::read_text(&place)?, &place)?;
+        let manifest = Manifest::load(&place)?;
         if manifest.base.sha256.as_ref() != Some(&sha256) {
             let message = format!("the family in `{}` has another base than `{}`", work.out.display(), base.display());
             return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));

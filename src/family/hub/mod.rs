@@ -19,7 +19,7 @@ pub use error::HubError;
 pub use id::HubId;
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
-pub const ENDPOINT: &str = "https://huggingface.co";
+const ENDPOINT: &str = "https://huggingface.co";
 /// Tries after the first failed one, for each file.
 const RETRIES: usize = 2;
 
