@@ -100,10 +100,6 @@ impl Engine for Script {
         Ok(Box::pin(Playing { steps, running: self.running.clone() }))
     }
 
-    fn count_tokens(&self, _tier: &str, text: &str) -> Result<usize, EngineError> {
-        Ok(text.len())
-    }
-
     async fn probe(&self, _tier: &str) -> Result<(), EngineError> {
         self.probes.fetch_add(1, Ordering::SeqCst);
         self.broken.lock().unwrap().clone().map_or(Ok(()), Err)

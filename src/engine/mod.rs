@@ -46,12 +46,6 @@ pub trait Engine: Send + Sync + 'static {
     /// See [`EngineError`]; the variants say whose fault it is.
     async fn generate(&self, generation: Generation) -> Result<Events, EngineError>;
 
-    /// Token ids of a text as `tier`'s tokenizer gives them, where the engine has one (for `logit_bias` and counting).
-    ///
-    /// # Errors
-    /// [`EngineError::Unsupported`] by engines without a tokenizer of their own.
-    fn count_tokens(&self, tier: &str, text: &str) -> Result<usize, EngineError>;
-
     /// Generates one token with `tier`, to know that it answers.
     ///
     /// # Errors

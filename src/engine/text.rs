@@ -79,7 +79,7 @@ impl Stops {
             self.held.truncate(start);
             return (std::mem::take(&mut self.held), Some(stop));
         }
-        let open = self.stops.iter().map(|stop| partial(&self.held, stop)).max().unwrap_or(0);
+        let open = self.stops.iter().map(|stop| partial(self.held.as_bytes(), stop.as_bytes())).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - open);
         (std::mem::replace(&mut self.held, rest), None)
     }
@@ -95,10 +95,10 @@ impl Stops {
     }
 }
 
-/// Length of the longest end of `text` that is a beginning of `mark`, but not all of it.
-pub(super) fn partial(text: &str, mark: &str) -> usize {
+/// Length of the longest end of `text` that is a beginning of `mark`, but not all of it. Both are UTF-8.
+pub(super) fn partial(text: &[u8], mark: &[u8]) -> usize {
     let longest = text.len().min(mark.len().saturating_sub(1));
-    (1..=longest).rev().find(|&length| mark.is_char_boundary(length) && text.ends_with(&mark[..length])).unwrap_or(0)
+    (1..=longest).rev().find(|&length| text.ends_with(&mark[..length])).unwrap_or(0)
 }
 
 #[cfg(test)]

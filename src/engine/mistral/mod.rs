@@ -167,10 +167,6 @@ impl Engine for MistralEngine {
         Ok(stream::events(host, admitted, chosen, assembler))
     }
 
-    fn count_tokens(&self, tier: &str, text: &str) -> Result<usize, EngineError> {
-        self.tier(tier)?.loaded.model.count_tokens(text)
-    }
-
     async fn probe(&self, tier: &str) -> Result<(), EngineError> {
         let mut events = self.generate(probe(tier)).await?;
         while let Some(event) = events.next().await {
@@ -182,12 +178,8 @@ impl Engine for MistralEngine {
     }
 }
 
-/// Prepares a generation; off the asynchronous threads where a grammar has to be compiled, which can take long.
+/// Prepares a generation off the asynchronous threads: a long prompt or a grammar can take long.
 async fn start(model: Arc<LocalModel>, generation: Generation) -> Result<Sequence, EngineError> {
-    let tools = matches!(&generation.prompt, Prompt::Chat(conversation) if conversation.tools.is_some());
-    if generation.constraint == Constraint::Free && !tools {
-        return model.start(&generation);
-    }
     let started = tokio::task::spawn_blocking(move || model.start(&generation)).await;
     started.map_err(|panic| EngineError::failed(format!("preparing the request: {panic}")))?
 }

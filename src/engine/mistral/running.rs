@@ -57,14 +57,18 @@ impl Source {
     }
 
     fn builder(&self) -> Result<TextModelBuilder, String> {
-        let (device, dtype) = match (self.device, self.dtype) {
-            (Device::Cpu, DType::Auto) => (mistralrs::Device::Cpu, ModelDType::F32),
-            (Device::Cpu, dtype) => (mistralrs::Device::Cpu, engine_dtype(dtype)),
-            (Device::Cuda(index), dtype) => {
-                let device =
-                    mistralrs::Device::new_cuda(index).map_err(|error| format!("CUDA device {index}: {error}"))?;
-                (device, engine_dtype(if dtype == DType::Auto { DType::BF16 } else { dtype }))
+        let (device, auto) = match self.device {
+            Device::Cpu => (mistralrs::Device::Cpu, ModelDType::F32),
+            Device::Cuda(index) => {
+                let device = mistralrs::Device::new_cuda(index);
+                (device.map_err(|error| format!("CUDA device {index}: {error}"))?, ModelDType::BF16)
             }
+        };
+        let dtype = match self.dtype {
+            DType::Auto => auto,
+            DType::F32 => ModelDType::F32,
+            DType::F16 => ModelDType::F16,
+            DType::BF16 => ModelDType::BF16,
         };
         // Its automatic device map would spread over other GPUs, and its prefix cache never gives memory back on a CPU.
         let mut builder = TextModelBuilder::new(self.folder.display())
@@ -79,15 +83,6 @@ impl Source {
             Device::Cpu => builder.with_force_cpu().with_prefix_cache_n(None),
             Device::Cuda(_) => builder.with_device(device),
         })
-    }
-}
-
-fn engine_dtype(dtype: DType) -> ModelDType {
-    match dtype {
-        DType::Auto => ModelDType::Auto,
-        DType::F32 => ModelDType::F32,
-        DType::F16 => ModelDType::F16,
-        DType::BF16 => ModelDType::BF16,
     }
 }
 

@@ -83,9 +83,12 @@ impl Answer {
             Response::CompletionChunk(chunk) => {
                 let reason = chunk.choices.first().and_then(|choice| choice.finish_reason.as_deref());
                 self.engine_reason = match reason {
+                    None => None,
                     Some("length") => Some(FinishReason::Length),
                     Some("stop") => Some(FinishReason::Stop),
-                    _ => None,
+                    Some(other) => {
+                        return Err(EngineError::failed(format!("the engine gave up the answer with `{other}`")));
+                    }
                 };
                 Ok(())
             }

@@ -8,6 +8,7 @@ mod tiers;
 use std::path::Path;
 use std::sync::Once;
 
+use brevity_training::tasks::mini::{self, Level};
 use futures::StreamExt;
 
 use super::*;
@@ -60,6 +61,12 @@ async fn family(max_running: usize) -> MistralEngine {
     MistralEngine::load(spec).await.unwrap()
 }
 
+/// Held-out questions of the mini suite, `per_level` of each level.
+fn questions(per_level: usize) -> Vec<String> {
+    let sets = Level::ALL.into_iter().flat_map(|level| mini::test_set(level, per_level, 0));
+    sets.map(|problem| problem.question().to_owned()).collect()
+}
+
 /// What `tier` is to say to `question`; greedy.
 fn ask(tier: &str, question: &str) -> Generation {
     let message = Message { role: "user".to_owned(), content: question.to_owned(), ..Message::default() };
@@ -94,7 +101,7 @@ async fn collect(mut events: Events) -> Result<Answer, EngineError> {
             }
             Event::Finished(finish) => {
                 assert!(events.next().await.is_none(), "something after the end");
-                assert!(tokens <= finish.usage.completion_tokens);
+                assert_eq!(tokens, finish.usage.completion_tokens);
                 return Ok(Answer { prompt_tokens, thinking, content, logprobs, finish });
             }
             other => panic!("unexpected: {other:?}"),

@@ -122,7 +122,6 @@ impl Builder {
             model,
             tiers: self.tiers,
             scripts: self.scripts,
-            log: Mutex::default(),
             running: Arc::new(AtomicUsize::new(0)),
             gate: self.gated.then(|| Arc::new(Semaphore::new(0))),
             unavailable: Mutex::default(),

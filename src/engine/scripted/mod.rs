@@ -10,7 +10,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,15 +27,11 @@ pub use script::{Fault, Script};
 /// Where scripts come from.
 type Source = Arc<dyn Fn(&Generation) -> Script + Send + Sync>;
 
-/// Generations that are remembered.
-const LOGGED: usize = 10_000;
-
 /// The engine.
 pub struct Scripted {
     model: Arc<LocalModel>,
     tiers: Vec<String>,
     scripts: HashMap<String, Source>,
-    log: Mutex<VecDeque<Generation>>,
     running: Arc<AtomicUsize>,
     /// Permits to start, where a gate was asked for.
     gate: Option<Arc<Semaphore>>,
@@ -61,11 +57,6 @@ impl Scripted {
     /// Generations whose stream is not finished and not dropped, those at the gate included.
     pub fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
-    }
-
-    /// The last 10,000 generations received, refused ones included, in the order of their arrival; probes are left out.
-    pub fn received(&self) -> Vec<Generation> {
-        lock(&self.log).iter().cloned().collect()
     }
 
     /// Lets `count` generations through the gate, now or when they come. Without a gate it does nothing.
@@ -100,13 +91,6 @@ impl Engine for Scripted {
     }
 
     async fn generate(&self, generation: Generation) -> Result<Events, EngineError> {
-        {
-            let mut log = lock(&self.log);
-            if log.len() == LOGGED {
-                log.pop_front();
-            }
-            log.push_back(generation.clone());
-        }
         self.check(&generation.tier)?;
         let script = match self.scripts.get(&generation.tier) {
             Some(source) => source(&generation),
@@ -119,13 +103,6 @@ impl Engine for Scripted {
         let fingerprint = format!("scripted-{}", generation.tier);
         let running = running::Running::new(&self.model, sequence, script, fingerprint, &self.running)?;
         Ok(running.events(self.gate.clone()))
-    }
-
-    fn count_tokens(&self, tier: &str, text: &str) -> Result<usize, EngineError> {
-        if self.context_length(tier).is_none() {
-            return Err(EngineError::UnknownTier(tier.to_owned()));
-        }
-        self.model.count_tokens(text)
     }
 
     async fn probe(&self, tier: &str) -> Result<(), EngineError> {

@@ -204,9 +204,10 @@ impl Assembler {
         for part in parts {
             match part {
                 Part::Text(text) => {
+                    let waiting = self.answer.stops.held() + text.len();
                     let (text, stop) = self.answer.stops.push(&text);
                     if stop.is_some() {
-                        self.answer.stopped();
+                        self.answer.stopped(waiting - text.len());
                         self.answer.piece(text, tokens, false, events);
                         self.finish(FinishReason::Stop, stop, events);
                         return true;
@@ -315,9 +316,11 @@ impl Answer {
         }
     }
 
-    /// A stop string was found: the tokens that hold it, or follow it, have no place in the answer.
-    fn stopped(&mut self) {
-        self.waiting.clear();
+    /// A stop string was found `rest` bytes before the end: tokens that begin there or later have no place in the answer.
+    fn stopped(&mut self, rest: usize) {
+        let held = self.calls.as_ref().map_or(0, Calls::held);
+        let shown = self.decoded.saturating_sub(held + rest);
+        self.waiting.retain(|&(start, _)| start < shown);
     }
 
     fn call(&mut self, name: String, arguments: String) -> ToolCall {

@@ -28,7 +28,8 @@ pub(super) struct Grammars {
 /// The state of one answer in its grammar.
 pub(super) struct Grammar {
     matcher: Matcher,
-    mask: Option<SimpleVob>,
+    /// The first mask, which was computed to know that there is one.
+    first: Option<SimpleVob>,
 }
 
 impl fmt::Debug for Grammars {
@@ -100,23 +101,24 @@ impl Grammars {
                 format!("the schema in `{param}` cannot be enforced: {message}; simplify it"),
             ));
         }
-        matcher.compute_mask_or_eos().map_err(|_| {
+        let first = matcher.compute_mask_or_eos().map_err(|_| {
             EngineError::invalid(
                 param,
                 format!("no text fits the schema in `{param}`, or it is too large; simplify it"),
             )
         })?;
-        Ok(Some(Grammar { matcher, mask: None }))
+        Ok(Some(Grammar { matcher, first: Some(first) }))
     }
 }
 
 impl Grammar {
     /// Tokens that may come next; only ends of the turn once the answer is complete.
-    pub fn mask(&mut self) -> Result<&SimpleVob, String> {
+    pub fn mask(&mut self) -> Result<SimpleVob, String> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         let mask = self.matcher.compute_mask_or_eos();
-        let mask =
-            mask.map_err(|error| format!("the grammar of the answer failed: {}", first_line(&error.to_string())))?;
-        Ok(self.mask.insert(mask))
+        mask.map_err(|error| format!("the grammar of the answer failed: {}", first_line(&error.to_string())))
     }
 
     /// Goes on by a token of the mask.

@@ -61,7 +61,7 @@ impl LocalModel {
         let broken = |error: String| LoadError::new(format!("`tokenizer.json` does not parse: {error}"));
         let json: Value = serde_json::from_str(tokenizer).map_err(|error| broken(error.to_string()))?;
         let tokenizer = Tokenizer::from_bytes(tokenizer).map_err(|error| broken(error.to_string()))?;
-        let vocabulary = Vocabulary::new(&json, ends)?;
+        let vocabulary = Vocabulary::new(json, ends)?;
         let codec = Codec::new(tokenizer, template);
         let close = match vocabulary.close {
             Some(id) => vec![id],
@@ -102,15 +102,6 @@ impl LocalModel {
     /// Ids that end a turn, the most usual one first; never empty.
     pub fn end_ids(&self) -> &[u32] {
         self.vocabulary.ends()
-    }
-
-    /// How many tokens `text` has.
-    ///
-    /// # Errors
-    /// [`EngineError::Invalid`] when the tokenizer cannot express it.
-    pub fn count_tokens(&self, text: &str) -> Result<usize, EngineError> {
-        let ids = self.codec.encode(text);
-        ids.map(|ids| ids.len()).map_err(|error| EngineError::Invalid { message: error.to_string(), param: None })
     }
 
     /// Everything that one generation needs beside the model's arithmetic.

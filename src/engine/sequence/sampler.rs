@@ -149,7 +149,7 @@ impl TokenSampler {
             } else {
                 let opening = if phase == Phase::Opening { self.vocabulary.open } else { None };
                 match grammar.mask() {
-                    Ok(mask) => self.draw.keep(mask, opening),
+                    Ok(mask) => self.draw.keep(&mask, opening),
                     Err(reason) => return self.fail(&reason),
                 }
             }

@@ -132,6 +132,17 @@ fn thoughts_and_answer_are_told_apart_and_counted() {
 }
 
 #[test]
+fn a_token_that_is_shown_in_part_keeps_its_log_probability() {
+    // `.` and the line break are one token of this vocabulary; the stop string begins inside it.
+    assert_eq!(ids("5.\n").len(), 2);
+    let mut generation = chat("2 + 3");
+    generation.logprobs = Some(Logprobs { top: 0 });
+    generation.stop = vec!["\n".to_owned()];
+    let heard = say(&MINI, &generation, "</think>5.\nmore");
+    assert_eq!((heard.answer.as_str(), heard.logprobs.concat().as_str()), ("5.", "5.\n"));
+}
+
+#[test]
 fn thinking_never_becomes_the_answer() {
     let mut generation = chat("2 + 3");
     generation.max_tokens = Some(4);

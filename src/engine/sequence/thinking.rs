@@ -143,7 +143,7 @@ impl Splitter {
             self.phase = Phase::Answer;
             return;
         }
-        let open = (1..mark.len()).rev().find(|&length| self.held.ends_with(&mark[..length])).unwrap_or(0);
+        let open = crate::engine::text::partial(&self.held, mark);
         let certain = self.held.len() - open;
         split.thinking.extend(self.held.drain(..certain));
     }
@@ -206,7 +206,7 @@ mod tests {
         vocab.insert("/th".into(), json!(10));
         vocab.insert("k>a".into(), json!(11));
         let tokenizer = json!({"decoder": {"type": "ByteLevel"}, "added_tokens": [], "model": {"vocab": vocab}});
-        Arc::new(Vocabulary::new(&tokenizer, vec![9]).unwrap())
+        Arc::new(Vocabulary::new(tokenizer, vec![9]).unwrap())
     }
 
     fn beginning(phase: Phase) -> Beginning {

@@ -31,7 +31,7 @@ impl Calls {
         let mut parts = Vec::new();
         loop {
             let Some(start) = self.held.find(TOOL_MARKS[0]) else {
-                let open = partial(&self.held, TOOL_MARKS[0]);
+                let open = partial(self.held.as_bytes(), TOOL_MARKS[0].as_bytes());
                 let rest = self.held.split_off(self.held.len() - open);
                 let certain = std::mem::replace(&mut self.held, rest);
                 self.text(certain, &mut parts);

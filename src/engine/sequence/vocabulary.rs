@@ -38,8 +38,8 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     /// The vocabulary of a parsed `tokenizer.json`; `ends` are the ids that end a turn.
-    pub fn new(tokenizer: &Value, ends: Vec<u32>) -> Result<Self, LoadError> {
-        let tokenizer = unwrap_decoder(tokenizer);
+    pub fn new(mut tokenizer: Value, ends: Vec<u32>) -> Result<Self, LoadError> {
+        unwrap_decoder(&mut tokenizer);
         let marked =
             panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| token_bytes_from_tokenizer_json(&tokenizer)))
                 .map_err(|error| {
@@ -111,15 +111,13 @@ impl Vocabulary {
     }
 }
 
-/// A decoder that is a list of one decoder, as that one.
-fn unwrap_decoder(tokenizer: &Value) -> Value {
-    let mut tokenizer = tokenizer.clone();
-    let list = tokenizer["decoder"]["decoders"].as_array();
-    let only = list.filter(|list| list.len() == 1).map(|list| list[0].clone());
+/// Puts the only decoder of a list in the place of the list.
+fn unwrap_decoder(tokenizer: &mut Value) {
+    let list = tokenizer.pointer_mut("/decoder/decoders").and_then(Value::as_array_mut);
+    let only = list.filter(|list| list.len() == 1).and_then(Vec::pop);
     if let Some(only) = only {
         tokenizer["decoder"] = only;
     }
-    tokenizer
 }
 
 /// Ids that end a turn: `eos_token_id` of `generation_config.json`, and of `config.json`, one id or a list, joined.
@@ -161,7 +159,7 @@ mod tests {
             ],
             "model": {"vocab": {"Ġa": 0, "Ã": 1, "ÿ": 2}},
         });
-        let vocabulary = Vocabulary::new(&tokenizer, vec![3]).unwrap();
+        let vocabulary = Vocabulary::new(tokenizer.clone(), vec![3]).unwrap();
         assert_eq!(vocabulary.size(), 8);
         assert_eq!(vocabulary.shown(0), b" a");
         assert_eq!(vocabulary.shown(1), [0xc3]);
@@ -173,7 +171,9 @@ mod tests {
         assert_eq!(vocabulary.shown(99), b"");
         assert_eq!(vocabulary.words()[3], b"\xff<|end|>");
         assert!(vocabulary.is_end(3) && !vocabulary.is_end(0));
-        assert!(Vocabulary::new(&tokenizer, vec![8]).is_err() && Vocabulary::new(&tokenizer, vec![]).is_err());
+        assert!(
+            Vocabulary::new(tokenizer.clone(), vec![8]).is_err() && Vocabulary::new(tokenizer.clone(), vec![]).is_err()
+        );
     }
 
     #[test]
@@ -185,10 +185,10 @@ mod tests {
             "added_tokens": [{"id": 0, "content": "</s>", "special": true}],
             "model": {"vocab": {"</s>": 0, "<0xE2>": 1, "▁Hi": 2}},
         });
-        let vocabulary = Vocabulary::new(&tokenizer, vec![0]).unwrap();
+        let vocabulary = Vocabulary::new(tokenizer, vec![0]).unwrap();
         assert_eq!((vocabulary.shown(1), vocabulary.shown(2)), (&[0xe2][..], &b" Hi"[..]));
         let broken = json!({"decoder": {"type": "WordPiece"}, "added_tokens": [], "model": {"vocab": {}}});
-        assert!(Vocabulary::new(&broken, vec![0]).unwrap_err().to_string().contains("tokenizer.json"));
+        assert!(Vocabulary::new(broken, vec![0]).unwrap_err().to_string().contains("tokenizer.json"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! servers learn that nobody listens any more. Nothing is retried here: a second try is the client's to make.
 //!
 //! Where the server does not say so earlier, the prompt is counted as 0 tokens in [`Event::Started`] and right at the
-//! end.
+//! end; it stays 0 when a stop string that is found here ends the answer before the server has counted.
 
 mod body;
 mod chunk;
@@ -84,11 +84,6 @@ impl Engine for UpstreamEngine {
             return Err(reader.failed("answers without streaming; it must understand `stream: true`"));
         }
         Ok(stream::events(server, response, reader))
-    }
-
-    fn count_tokens(&self, tier: &str, _text: &str) -> Result<usize, EngineError> {
-        self.server(tier)?;
-        Err(EngineError::Unsupported { engine: self.kind(), what: "tokenizer of its own" })
     }
 
     async fn probe(&self, tier: &str) -> Result<(), EngineError> {

@@ -294,7 +294,6 @@ async fn a_server_that_is_not_there_is_unavailable() {
         engine.generate(Generation { tier: "x".into(), ..hello() }).await.err(),
         Some(EngineError::UnknownTier(_))
     ));
-    assert!(matches!(engine.count_tokens("short", "a"), Err(EngineError::Unsupported { .. })));
 }
 
 #[tokio::test]

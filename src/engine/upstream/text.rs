@@ -81,7 +81,7 @@ impl Splitter {
                     self.place = Place::Gap;
                 }
                 None => {
-                    let certain = self.held.len() - partial(&self.held, CLOSE);
+                    let certain = self.held.len() - partial(self.held.as_bytes(), CLOSE.as_bytes());
                     split.thoughts = self.held.drain(..certain).collect();
                 }
             }

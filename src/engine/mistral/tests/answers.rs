@@ -6,7 +6,6 @@ use brevity_training::text::Codec;
 
 use super::*;
 use crate::engine::{FinishReason, Logprobs};
-use crate::eval::Suite;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_tier_thinks_and_answers() {
@@ -25,7 +24,6 @@ async fn every_tier_thinks_and_answers() {
         engine.probe(&tier).await.unwrap();
         assert_eq!(engine.context_length(&tier), Some(1024));
     }
-    assert!(engine.count_tokens("base", "What is 58 + 68?").unwrap() > 5);
     assert!(matches!(engine.probe("alpha-9").await, Err(EngineError::UnknownTier(name)) if name == "alpha-9"));
 }
 
@@ -35,7 +33,7 @@ async fn greedy_texts_are_those_of_the_training_sampler() {
     let engine = family(32).await;
     let codec = Codec::from_folder(&spec.base).unwrap();
     let pretrained = Pretrained::load(&spec.base, TrainingDType::F32, &TrainingDevice::Cpu).unwrap();
-    let problems = Suite::Mini.problems(7).unwrap();
+    let problems = questions(7);
     for tier in engine.tiers() {
         let decoder = match weights(&manifest, &tier) {
             Weights::Adapter(folder) => {
@@ -49,12 +47,12 @@ async fn greedy_texts_are_those_of_the_training_sampler() {
             codec.prompt(&[message], None).unwrap().into()
         };
         let requests: Vec<_> =
-            problems.iter().map(|problem| RolloutRequest { prompt: prompt(&problem.question), seed: 0 }).collect();
+            problems.iter().map(|problem| RolloutRequest { prompt: prompt(problem), seed: 0 }).collect();
         let greedy = SamplingParams { temperature: 0.0, top_p: 1.0, max_new_tokens: 600 };
         let mut sampler = CpuSampler::new(&decoder, &pretrained.tokens.eos, 32).unwrap();
         let rollouts = sampler.generate(&requests, &greedy, &mut |_| true).unwrap();
         for (problem, rollout) in problems.iter().zip(&rollouts) {
-            let mut question = ask(&tier, &problem.question);
+            let mut question = ask(&tier, problem);
             question.max_tokens = Some(600);
             let ours = answer(&engine, question).await.unwrap();
             let theirs = codec.decode(&rollout.ids).unwrap();

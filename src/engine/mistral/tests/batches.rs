@@ -5,13 +5,12 @@ use std::sync::Arc;
 use futures::stream;
 
 use super::*;
-use crate::eval::Suite;
 
 /// `count` sampled requests, tiers in turn, each with a seed of its own.
 fn mixed(engine: &MistralEngine, count: usize) -> Vec<Generation> {
-    let (tiers, problems) = (engine.tiers(), Suite::Mini.problems(count.div_ceil(3)).unwrap());
+    let (tiers, problems) = (engine.tiers(), questions(count.div_ceil(3)));
     let requests = (0..count).map(|index| {
-        let mut request = ask(&tiers[index % tiers.len()], &problems[index * 7 % problems.len()].question);
+        let mut request = ask(&tiers[index % tiers.len()], &problems[index * 7 % problems.len()]);
         request.sampling = Sampling { temperature: 1.0, seed: index as u64, ..Sampling::default() };
         request
     });
