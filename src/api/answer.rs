@@ -14,7 +14,7 @@ use super::metrics::Asked;
 use super::sse::{self, Gone, Outlet, Pace};
 use super::state::AppState;
 use super::types::BrevityReport;
-use crate::engine::{FinishReason, Generation};
+use crate::engine::Generation;
 use crate::routing::{Route, Wish};
 
 /// What all chunks and bodies of one response say about it.
@@ -76,16 +76,6 @@ pub fn generations(template: &Generation, n: usize, route: &Route, context: Opti
         generation
     };
     (0..n).map(one).collect()
-}
-
-/// `finish_reason` of the OpenAI API.
-pub fn reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::ContentFilter => "content_filter",
-    }
 }
 
 /// Turns events into the chunks of an endpoint.

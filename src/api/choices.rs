@@ -112,8 +112,9 @@ impl Choices {
             match begin(state, generation).await {
                 Ok(events) => Ok((Count { metrics, tier, first: None, last: None }, events)),
                 Err(error) => {
-                    if error.status.is_server_error() {
-                        metrics.failed();
+                    match error.status.is_server_error() {
+                        true => metrics.failed(),
+                        false => metrics.refused(),
                     }
                     Err(error)
                 }

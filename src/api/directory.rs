@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::ApiError;
 use crate::family::{Effort, Manifest, TierCard};
-use crate::routing::{Catalogue, EffortWish, Route, Speeds, Wish, model_ids, route};
+use crate::routing::{Catalogue, EffortWish, ModelName, Route, Speeds, Wish, model_ids, resolve_model, route, tier_id};
 
 /// Who answers what.
 #[derive(Debug)]
@@ -95,12 +95,24 @@ impl Directory {
         speeds.observe(tier, first_token, generation, tokens);
     }
 
+    /// Whether `model` names the family itself, whose tier the effort decides.
+    pub fn is_family(&self, model: &str) -> bool {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(resolve_model(&catalogue, model), Ok(ModelName::Family))
+    }
+
     /// The model name of a tier.
     pub fn model_id(&self, tier: &str) -> String {
-        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
-        let mut ids = model_ids(&catalogue).into_iter();
-        let id = ids.find_map(|(id, found)| found.is_some_and(|found| found.name == tier).then_some(id));
-        id.unwrap_or_else(|| tier.to_owned())
+        tier_id(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner), tier)
+    }
+
+    /// The tier that answers a request which names nothing but the family.
+    ///
+    /// # Errors
+    /// 503 without any tier.
+    pub fn default_tier(&self) -> Result<String, ApiError> {
+        let model = self.catalogue.read().unwrap_or_else(PoisonError::into_inner).family.clone();
+        Ok(self.route(&Wish { model, ..Wish::default() })?.tier)
     }
 
     /// What there is, at this moment.

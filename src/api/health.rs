@@ -13,7 +13,6 @@ use utoipa::ToSchema;
 use super::ApiError;
 use super::error::ErrorEnvelope;
 use super::state::AppState;
-use crate::routing::EffortWish;
 
 /// When to ask again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -70,23 +69,16 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Status>, A
 }
 
 async fn probe(state: &AppState) -> Result<(), ApiError> {
-    let family = state.directory.family();
-    let default = match family.default_effort {
-        EffortWish::Named(effort) => family.efforts.get(&effort),
-        EffortWish::Auto => None,
-    };
-    let mut loaded = family.tiers.iter().filter(|tier| tier.problem.is_none());
-    let tier = loaded.clone().find(|tier| Some(&tier.name) == default).or_else(|| loaded.next());
-    let tier = tier.ok_or_else(|| ApiError::unavailable("no tier is loaded; see /v1/tiers", Some(RETRY)))?;
+    let tier = state.directory.default_tier()?;
     let seconds = state.options.probe_timeout.as_secs_f64();
-    match tokio::time::timeout(state.options.probe_timeout, state.engine.probe(&tier.name)).await {
+    match tokio::time::timeout(state.options.probe_timeout, state.engine.probe(&tier)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            let message = format!("tier `{}` does not answer: {error}", tier.name);
+            let message = format!("tier `{tier}` does not answer: {error}");
             Err(ApiError::unavailable(message, Some(RETRY)))
         }
         Err(_) => {
-            let message = format!("tier `{}` gave no token within {seconds} s", tier.name);
+            let message = format!("tier `{tier}` gave no token within {seconds} s");
             Err(ApiError::unavailable(message, Some(RETRY)))
         }
     }

@@ -25,7 +25,7 @@ const EXPOSED: [&str; 8] = [
     "x-request-id",
     "retry-after",
     "retry-after-ms",
-    "x-should-retry",
+    "x-brevity-ignored",
     "x-brevity-tier",
     "x-brevity-alpha",
     "x-brevity-effort",

@@ -11,11 +11,11 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::admission::Admission;
-use crate::engine::{Finish, FinishReason};
+use crate::engine::Finish;
 use crate::family::Effort;
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -55,7 +55,10 @@ const BUILD: &str = "brevity_build_info";
 const COUNTERS: &[(&str, &str)] = &[
     (PROMPT_TOKENS, "Tokens of rendered prompts."),
     (GENERATION_TOKENS, "Tokens sampled, thoughts included."),
-    (SUCCESS, "Generations that ended, by reason; `abort` where the client went away or the deadline came."),
+    (
+        SUCCESS,
+        "Generations that ended, by reason; `abort` where the client went away, the deadline came, or another choice failed.",
+    ),
     (FORCED_CLOSINGS, "Generations whose thoughts were closed by a budget."),
     (EFFORTS, "Requests by effort asked for (`default` for none) and tier that answered."),
     (FAILURES, "Generations that the engine failed on."),
@@ -134,7 +137,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut builder = PrometheusBuilder::new();
         for (name, buckets, _) in HISTOGRAMS {
-            // The only error is an empty list of buckets, in which case the metric stays a summary.
+            // The only error is an empty list of buckets, in which case this and the metrics before it stay summaries.
             builder = builder
                 .set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
                 .unwrap_or_else(|_| PrometheusBuilder::new());
@@ -144,7 +147,7 @@ impl Metrics {
             recorder.describe_counter((*name).into(), None, (*help).into());
         }
         for (name, _, help) in HISTOGRAMS {
-            recorder.describe_histogram((*name).into(), Some(Unit::Count), (*help).into());
+            recorder.describe_histogram((*name).into(), None, (*help).into());
         }
         for (name, help) in GAUGES {
             recorder.describe_gauge((*name).into(), None, (*help).into());
@@ -278,18 +281,18 @@ impl GenerationMetrics {
             let tier = self.tier_and_effort.iter().take(1).cloned().collect();
             self.metrics.counter(FORCED_CLOSINGS, tier).increment(1);
         }
-        self.ended_with(match finish.reason {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::ToolCalls => "tool_calls",
-            FinishReason::ContentFilter => "content_filter",
-        });
+        self.ended_with(finish.reason.name());
     }
 
     /// The engine failed on it.
     pub fn failed(mut self) {
         self.ended = true;
         self.metrics.counter(FAILURES, self.tier.clone()).increment(1);
+    }
+
+    /// It never began: the request was at fault.
+    pub fn refused(mut self) {
+        self.ended = true;
     }
 
     fn ended_with(&self, reason: &'static str) {
@@ -316,7 +319,7 @@ pub fn routes(metrics: Metrics, admission: Admission) -> axum::Router {
 #[utoipa::path(
     get,
     path = "/metrics",
-    tag = "operations",
+    tag = "server",
     responses((status = 200, description = "Prometheus text format 0.0.4", body = String, content_type = "text/plain"))
 )]
 pub async fn show(State((metrics, admission)): State<(Metrics, Admission)>) -> impl IntoResponse {
@@ -327,7 +330,7 @@ pub async fn show(State((metrics, admission)): State<(Metrics, Admission)>) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Usage;
+    use crate::engine::{FinishReason, Usage};
 
     fn finish(reason: FinishReason, forced_close: bool) -> Finish {
         let usage = Usage { prompt_tokens: 10, completion_tokens: 30, reasoning_tokens: 20, cached_tokens: 0 };

@@ -35,7 +35,7 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
 )]
 pub async fn show(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
     let family = state.directory.family();
-    if id == family.id || id == family.name {
+    if state.directory.is_family(&id) {
         return Ok(Json(family_object(&state, &family)));
     }
     let route = state.directory.route(&Wish { model: id.clone(), ..Wish::default() })?;

@@ -15,6 +15,7 @@ use axum::response::Response;
 use futures::FutureExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::ApiError;
 
@@ -116,11 +117,12 @@ where
 {
     let (frames, receiver) = mpsc::channel(FRAMES);
     let last = frames.clone();
-    let work = produce(Outlet { frames, pace });
-    tokio::spawn(async move {
+    let produced = produce(Outlet { frames, pace });
+    let work = async move {
         // The producer is dropped with whatever it held by the time the error is sent.
-        let panicked = AssertUnwindSafe(work).catch_unwind().await.is_err();
+        let panicked = AssertUnwindSafe(produced).catch_unwind().await.is_err();
         if panicked {
+            tracing::error!("a stream panicked; this is a bug of the server, please report it");
             let mut outlet = Outlet { frames: last, pace };
             let fault = ApiError::internal("the server failed on this request; try again");
             if outlet.send(error_event(&fault)).await.is_ok() {
@@ -128,7 +130,9 @@ where
                 let _gone = outlet.finish().await;
             }
         }
-    });
+    };
+    // In the span of the request, so that its lines in the log have its id.
+    tokio::spawn(work.in_current_span());
     let body = futures::stream::unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {

@@ -138,6 +138,7 @@ impl AppState {
         metrics: Metrics,
         options: Options,
     ) -> Self {
+        let admission = admission.counted_in(metrics.clone());
         let sources = Sources::default();
         let started = (sources.now)();
         Self { engine, directory, admission, metrics, options, sources, started, readiness: Readiness::default() }

@@ -195,7 +195,6 @@ impl Server {
         let random = Arc::new(move || (counter.fetch_add(1, Ordering::SeqCst) + 1) << 11);
         let sources = Sources { random, now: Arc::new(|| 1_700_000_000) };
         let metrics = Metrics::new();
-        let admission = admission.counted_in(metrics.clone());
         let state = AppState::new(engine.clone(), Directory::bare(catalogue()), admission, metrics.clone(), options);
         let state = Arc::new(state.with_sources(sources));
         let limits = Limits { max_body: MAX_BODY, ..Limits::default() };

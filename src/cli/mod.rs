@@ -81,7 +81,9 @@ fn refuse_server_options(matches: &ArgMatches) {
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     if let Some(option) = server.get_arguments().find(|argument| given(argument.get_id().as_str())) {
         let (option, command) = (option.get_long().unwrap_or_default(), matches.subcommand_name().unwrap_or_default());
-        let message = format!("--{option} before `{command}` is an option of the server; write it after `{command}`");
+        let message = format!(
+            "--{option} before `{command}` is an option of the server; leave it out, or write it after `{command}` if that has it too"
+        );
         Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
 }
@@ -102,11 +104,6 @@ fn set_threads(threads: Option<NonZeroUsize>) {
             variables.push((name, "1".to_owned()));
         }
     }
-    set_variables(variables);
-}
-
-/// Sets variables of this process, for the pools that read them when they start.
-fn set_variables(variables: Vec<(&str, String)>) {
     for (name, value) in variables {
         // SAFETY: no other thread exists yet that could read the environment at the same time.
         unsafe { std::env::set_var(name, value) };

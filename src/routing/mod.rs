@@ -23,7 +23,7 @@ use crate::family::Effort;
 pub use catalogue::{Catalogue, CatalogueTier, Expectation};
 pub use effort::{EffortWish, UnknownEffort};
 pub use error::RouteError;
-pub use model::{ModelName, model_ids, resolve_model};
+pub use model::{ModelName, model_ids, resolve_model, tier_id};
 pub use resolve::route;
 pub use speed::{Speed, Speeds};
 

@@ -20,9 +20,13 @@ pub enum ModelName<'a> {
 /// Every model id that `/v1/models` lists, with its tier: first the family's id (no tier), then `family:tier` for each
 /// tier from the tersest to the longest thinker, loaded or not.
 pub fn model_ids(catalogue: &Catalogue) -> Vec<(String, Option<&CatalogueTier>)> {
-    let family = family_id(catalogue);
-    let tiers = catalogue.tiers().iter().map(|tier| (format!("{family}:{}", tier.name), Some(tier)));
-    std::iter::once((family.clone(), None)).chain(tiers).collect()
+    let tiers = catalogue.tiers().iter().map(|tier| (tier_id(catalogue, &tier.name), Some(tier)));
+    std::iter::once((family_id(catalogue), None)).chain(tiers).collect()
+}
+
+/// The model id of a tier.
+pub fn tier_id(catalogue: &Catalogue, tier: &str) -> String {
+    format!("{}:{tier}", family_id(catalogue))
 }
 
 /// What `name` stands for. With a family `mini` these are names: `mini`, `brevity-mini`, a tier as `alpha-0.2` or

@@ -2,7 +2,7 @@
 
 use super::request::Shape;
 use crate::api::ApiError;
-use crate::api::answer::{Identity, reason};
+use crate::api::answer::Identity;
 use crate::api::choices::Choices;
 use crate::api::types::{
     ChatChoice, ChatMessage, ChatResponse, ChoiceLogprobs, FunctionCall, ToolCallObject, UsageObject,
@@ -84,7 +84,7 @@ impl Draft {
                 tool_calls: self.calls,
             },
             logprobs: shape.logprobs.then_some(self.logprobs),
-            finish_reason: reason(self.finish.map_or(FinishReason::Stop, |finish| finish.reason)).to_owned(),
+            finish_reason: self.finish.map_or(FinishReason::Stop, |finish| finish.reason).name().to_owned(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! once share a frame, which saves writes and nothing else.
 
 use super::request::Shape;
-use crate::api::answer::{Identity, Writer, reason};
+use crate::api::answer::{Identity, Writer};
 use crate::api::choices::Indexed;
 use crate::api::sse;
 use crate::api::types::{
@@ -70,7 +70,7 @@ impl Chunks {
             self.chunk.brevity = Some(self.report.clone());
         }
         self.chunk.system_fingerprint = finish.fingerprint;
-        self.put(index, Delta::default(), None, Some(reason(finish.reason)));
+        self.put(index, Delta::default(), None, Some(finish.reason.name()));
     }
 
     fn put(&mut self, index: usize, delta: Delta, logprobs: Option<ChoiceLogprobs>, finish: Option<&str>) {

@@ -1,7 +1,7 @@
 //! All choices as `text_completion` objects, whole or in parts.
 
 use super::request::CompletionPlan;
-use crate::api::answer::{Identity, Writer, reason};
+use crate::api::answer::{Identity, Writer};
 use crate::api::choices::Indexed;
 use crate::api::sse;
 use crate::api::types::{
@@ -160,7 +160,7 @@ impl Chunks {
 
 /// A raw text calls no tools, so this is `stop`, `length` or `content_filter`.
 fn ended(why: FinishReason) -> String {
-    reason(if why == FinishReason::ToolCalls { FinishReason::Stop } else { why }).to_owned()
+    (if why == FinishReason::ToolCalls { FinishReason::Stop } else { why }).name().to_owned()
 }
 
 impl Writer for Chunks {

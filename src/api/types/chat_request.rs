@@ -11,7 +11,7 @@ use super::{OneOrMany, ReasoningField, RequestMessage, ResponseFormat, ThinkingF
 /// A request for a chat completion.
 ///
 /// Fields that no server of this kind knows are not refused; they are listed in the response header `x-brevity-ignored`,
-/// and so are known fields that change nothing here (marked *ignored* below) when a request sets them.
+/// and so are those of the fields marked *ignored* below that would change something elsewhere, when a request sets them.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct ChatRequest {
     /// The family, a tier (`family:tier`), or an effort of it (`family:low`).

@@ -78,7 +78,7 @@ pub struct EffortOptions {
     #[arg(long, env = "BREVITY_DEFAULT_EFFORT", hide_env_values = true, value_name = "EFFORT")]
     pub default_effort: Option<EffortWish>,
 
-    /// Tokens that may be thought at an effort, unless the request says; may be given several times [default: no limit]
+    /// Tokens that may be thought at an effort, unless the request says; may be given several times [default: the manifest's, or no limit]
     #[arg(
         long, env = "BREVITY_THINKING_BUDGET", hide_env_values = true, value_name = "EFFORT=TOKENS", value_delimiter = ',',
         value_parser = values::budget

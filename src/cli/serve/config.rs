@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use brevity_training::{Error, files};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
+use clap::{ArgAction, ArgMatches, Command};
 use toml::de::{DeTable, DeValue};
 
 use crate::cli::{Failure, Result};
@@ -149,7 +149,8 @@ impl Configured {
         let mut lines = Vec::new();
         for key in known(command) {
             let values: Vec<String> = self.matches.get_raw(key).into_iter().flatten().map(literal).collect();
-            let is_list = command.get_arguments().any(|a| a.get_id() == key && a.get_action().takes_many());
+            let is_list =
+                command.get_arguments().any(|a| a.get_id() == key && matches!(a.get_action(), ArgAction::Append));
             let origin = match self.origin(key) {
                 Origin::Flag => "flag".to_owned(),
                 Origin::Variable => "environment".to_owned(),
@@ -185,17 +186,6 @@ impl Configured {
             Some(ValueSource::EnvVariable) => Origin::Variable,
             _ => Origin::Default,
         }
-    }
-}
-
-/// Whether an option may be given several times.
-trait TakesMany {
-    fn takes_many(&self) -> bool;
-}
-
-impl TakesMany for clap::ArgAction {
-    fn takes_many(&self) -> bool {
-        matches!(self, Self::Append)
     }
 }
 

@@ -13,7 +13,6 @@ mod threads;
 mod values;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ pub use arguments::Arguments;
 use arguments::{EffortOptions, Model};
 use values::ReasoningFieldName;
 
-use super::progress::Fetching;
+use super::progress::{self, Fetching};
 use super::{Cli, Failure, Result};
 
 /// Examples for `serve --help`.
@@ -62,7 +61,7 @@ pub fn run(command: &clap::Command, arguments: &[OsString]) -> Result<()> {
     let configured = config::configured(command, arguments)?;
     let cli = Cli::from_arg_matches(&configured.matches).unwrap_or_else(|error| error.exit());
     if cli.serve.print_config {
-        show(&configured.to_toml(command));
+        progress::print(&configured.to_toml(command));
         return Ok(());
     }
     log::start(&cli.serve.logging)?;
@@ -97,7 +96,7 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     let engine = engine::start(&options.model, options.load.max_running, &family).await?;
     tracing::info!(family = family.manifest.name, engine = engine.kind(), "loaded");
     let metrics = Metrics::new();
-    let admission = Admission::new(options.load.max_running, options.load.max_queue).counted_in(metrics.clone());
+    let admission = Admission::new(options.load.max_running, options.load.max_queue);
     let needs_key = !keys.is_empty();
     let directory = directory(&family, &options.effort);
     let view = directory.family();
@@ -116,8 +115,8 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
-    show(&banner::family(&family.manifest, view.default_effort, &broken));
-    show(&banner::address(address, &view.id, needs_key));
+    progress::print(&banner::family(&family.manifest, view.default_effort, &broken));
+    progress::print(&banner::address(address, &view.id, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,
         write_timeout: network.write_timeout,
@@ -177,10 +176,4 @@ fn explain(error: BindError) -> Failure {
         BindError::Other { .. } => "name an address of this machine with --host",
     };
     Failure::from(error).hint(hint)
-}
-
-/// Writes to standard output. Where that is closed nobody wants to know, and the server serves all the same.
-fn show(text: &str) {
-    let mut output = std::io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }

@@ -22,7 +22,6 @@ fn check(reply: &Reply, status: u16) {
     valid("ErrorResponse", &reply.json());
 }
 
-/// Cases 1, 2 and 15.
 #[tokio::test]
 async fn bodies_that_are_no_object() {
     let server = Server::new(usual());
@@ -48,7 +47,6 @@ async fn bodies_that_are_no_object() {
     assert!(server.engine.asked.lock().unwrap().is_empty());
 }
 
-/// Case 3.
 #[tokio::test]
 async fn content_types() {
     let server = Server::new(usual());
@@ -79,7 +77,7 @@ async fn paths_and_methods_that_do_not_exist() {
     check(&reply, 405);
 }
 
-/// Cases 5, 6, 8, 10, 11, 12, 13 and 14: status, field and code.
+/// Status, field and code.
 #[tokio::test]
 async fn values_that_cannot_be_used() {
     let server = Server::new(usual());
@@ -143,7 +141,7 @@ async fn values_that_cannot_be_used() {
     assert!(server.engine.asked.lock().unwrap().is_empty());
 }
 
-/// Case 8, the other half: much and odd is not wrong.
+/// The other half: much and odd is not wrong.
 #[tokio::test]
 async fn odd_conversations_are_taken() {
     let server = Server::new(usual());
@@ -158,7 +156,7 @@ async fn odd_conversations_are_taken() {
     }
 }
 
-/// Case 10: more tokens than any context has are clamped to it.
+/// More tokens than any context has are clamped to it.
 #[tokio::test]
 async fn limits_beyond_the_context_are_clamped() {
     let server = Server::new(usual());
@@ -166,7 +164,7 @@ async fn limits_beyond_the_context_are_clamped() {
     assert_eq!(server.engine.asked.lock().unwrap()[0].max_tokens, Some(1024));
 }
 
-/// Case 9, and what else an engine refuses: a status code, streaming or not.
+/// And what else an engine refuses: a status code, streaming or not.
 #[tokio::test]
 async fn refusals_of_the_engine_come_before_the_stream() {
     let server = Server::new(usual());
@@ -190,7 +188,7 @@ async fn refusals_of_the_engine_come_before_the_stream() {
     assert_eq!(server.running(), 0);
 }
 
-/// Case 15: characters come whole, and every event is text of its own.
+/// Characters come whole, and every event is text of its own.
 #[tokio::test]
 async fn every_chunk_is_whole_text() {
     let steps = vec![started(), said("🦀"), said(""), said("\u{0}\n\r\u{2028}"), finished(FinishReason::Stop)];

@@ -15,7 +15,6 @@ fn hanging() -> Vec<Step> {
     vec![started(), thought("so"), said("7"), Step::Hang]
 }
 
-/// Case 25.
 #[tokio::test]
 async fn an_error_after_the_first_token_ends_the_stream_without_done() {
     let server = Server::new(vec![started(), said("7"), Step::Fail(EngineError::failed("out of memory"))]);
@@ -42,7 +41,7 @@ async fn an_answer_without_an_end_is_an_error() {
     assert!(events.last().unwrap().get("error").is_some() && !done);
 }
 
-/// Case 23, seen from here: a bug in the engine fails one request.
+/// Seen from here: a bug in the engine fails one request.
 #[tokio::test]
 async fn a_panic_fails_its_own_request() {
     let server = Server::new(vec![started(), said("7"), Step::Panic]);
@@ -52,7 +51,7 @@ async fn a_panic_fails_its_own_request() {
     assert_eq!((server.running(), server.state.admission.running()), (0, 0));
 }
 
-/// Case 19, streaming: the body is dropped after the first frame.
+/// Streaming: the body is dropped after the first frame.
 #[tokio::test]
 async fn who_leaves_a_stream_frees_its_place() {
     let server = Server::with(hanging(), Options::default(), Admission::new(1, 0));
@@ -68,7 +67,7 @@ async fn who_leaves_a_stream_frees_its_place() {
     assert!(server.metrics().contains("brevity_client_disconnects_total 1"), "{}", server.metrics());
 }
 
-/// Case 19, not streaming: the handler is dropped in the middle; then one that waits in the queue.
+/// Not streaming: the handler is dropped in the middle; then one that waits in the queue.
 #[tokio::test]
 async fn who_leaves_before_the_answer_frees_its_place() {
     let server = Server::with(hanging(), Options::default(), Admission::new(1, 1));
@@ -88,7 +87,7 @@ async fn who_leaves_before_the_answer_frees_its_place() {
     assert!(server.metrics().contains("brevity_client_disconnects_total 2"), "{}", server.metrics());
 }
 
-/// Case 19, prefill: the engine has not started when the client leaves.
+/// Prefill: the engine has not started when the client leaves.
 #[tokio::test]
 async fn who_leaves_during_prefill_frees_its_place() {
     let server = Server::with(vec![Step::Hang], Options::default(), Admission::new(1, 0));

@@ -167,7 +167,7 @@ async fn thoughts_can_be_hidden_and_are_counted_all_the_same() {
     }
 }
 
-/// Case 29: thinking that never closes.
+/// Thinking that never closes.
 #[tokio::test]
 async fn thoughts_that_are_cut_off_never_become_an_answer() {
     let server = Server::new(vec![started(), thought("hmm"), thought(" hmm"), finished(FinishReason::Length)]);
@@ -265,7 +265,7 @@ async fn what_changes_nothing_is_told() {
     );
 }
 
-/// Case 7: an effort whose tier is not loaded.
+/// An effort whose tier is not loaded.
 #[tokio::test]
 async fn another_tier_never_answers_in_silence() {
     let server = Server::new(usual());
