@@ -13,7 +13,7 @@ use crate::eval::Interval;
 use crate::eval::statistics::{Pairing, bootstrap};
 
 /// Draws of the bootstrap.
-const DRAWS: usize = 2000;
+pub(super) const DRAWS: usize = 2000;
 
 /// A value with its 95 % interval; there is none with fewer than two prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

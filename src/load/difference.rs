@@ -1,23 +1,20 @@
 //! Two runs against each other: two builds, two engines, two machines; and whether the second is worse than allowed.
 //!
 //! Figures come from the summaries. Where both runs kept their requests, ratios get bootstrap intervals: over pairs where
-//! the same prompts were asked under the same seeds, else over each run's requests on their own.
+//! the same prompts were asked under the same seeds, else over each run's prompts on their own.
 
 use std::fmt;
 use std::str::FromStr;
 
 use brevity_training::{Error, Result};
 
-use super::comparison::{Estimate, Pairs};
+use super::comparison::{DRAWS, Estimate, Pairs};
 use super::metric::{Metric, Statistic};
-use super::record::Record;
+use super::record::{Record, by_prompt, compared};
 use super::summary::{EffortSummary, Summary};
 use super::table;
 use crate::eval::statistics::{Pairing, bootstrap};
 use crate::report::{Align, Table, number};
-
-/// Draws of the bootstrap.
-const DRAWS: usize = 1000;
 
 /// What two runs are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,10 +185,11 @@ impl Difference {
                 run.summary.efforts.iter().find(|e| e.effort == effort).and_then(|effort| quantity.of(effort))
             };
             let (old, new) = (of(before), of(after));
-            let change = old.zip(new).and_then(|(old, new)| match quantity.is_share() {
-                true => Some(new - old),
+            let change = old.zip(new).map(|(old, new)| match quantity.is_share() {
+                true => new - old,
                 // From nothing to something is beyond every limit.
-                false => Some(if new == old { 0.0 } else { new / old - 1.0 }),
+                false if new == old => 0.0,
+                false => new / old - 1.0,
             });
             let ratio = match quantity {
                 // Gaps are not in the file of requests.
@@ -269,30 +267,32 @@ impl Difference {
 }
 
 /// After over before with its interval.
-fn ratio(before: &Run, after: &Run, effort: &str, (metric, statistic): (Metric, Statistic)) -> Option<Estimate> {
+fn ratio<'a>(before: &'a Run, after: &'a Run, effort: &str, (metric, statistic): (Metric, Statistic)) -> Option<Estimate> {
     let seed = after.summary.head.seed;
-    // In a sweep the figures are those of an effort's first stage.
-    let of = |run: &Run| -> Option<Vec<Record>> {
-        let records = run.records.as_ref()?.iter().filter(|record| record.effort == effort && record.succeeded());
-        let first = records.clone().map(|record| record.stage).min()?;
-        Some(records.filter(|record| record.stage == first).cloned().collect())
+    let of = |run: &'a Run| -> Option<Vec<&'a Record>> {
+        let records = compared(run.records.as_ref()?, effort).into_iter();
+        Some(records.filter(|record| record.succeeded()).collect())
     };
     let (old, new) = (of(before)?, of(after)?);
-    let pairs = Pairs::of(&new.iter().collect::<Vec<_>>(), &old.iter().collect::<Vec<_>>());
+    let pairs = Pairs::of(&new, &old);
     if pairs.count() == old.len() && pairs.count() == new.len() {
         return pairs.ratio(metric, statistic, seed);
     }
-    let values = |records: &[Record]| records.iter().filter_map(|record| record.value(metric)).collect::<Vec<f64>>();
-    let (old, new) = (values(&old), values(&new));
-    let over = |new: &mut [f64], old: &mut [f64]| {
-        let below = statistic.of(old).filter(|&below| below > 0.0)?;
-        Some(statistic.of(new)? / below)
+    let (old, new) = (by_prompt(&old, metric), by_prompt(&new, metric));
+    let figure = |groups: &[Vec<f64>], drawn: &[usize]| {
+        let picked = drawn.iter().filter_map(|&index| groups.get(index)).flatten().copied();
+        statistic.of(&mut picked.collect::<Vec<f64>>())
     };
-    let value = over(&mut new.clone(), &mut old.clone())?;
-    let pick =
-        |values: &[f64], drawn: &[usize]| drawn.iter().filter_map(|&i| values.get(i).copied()).collect::<Vec<_>>();
-    let draw = |left: &[usize], right: &[usize]| over(&mut pick(&new, left), &mut pick(&old, right));
-    let interval = bootstrap((new.len(), old.len()), Pairing::Independent, (DRAWS, seed), draw);
+    let over = |left: &[usize], right: &[usize]| {
+        let below = figure(&old, right).filter(|&below| below > 0.0)?;
+        Some(figure(&new, left)? / below)
+    };
+    let all = |groups: &[Vec<f64>]| (0..groups.len()).collect::<Vec<_>>();
+    let value = over(&all(&new), &all(&old))?;
+    // One prompt varies with nothing: no interval.
+    let counts = (new.len(), old.len());
+    let is_enough = counts.0 > 1 && counts.1 > 1;
+    let interval = is_enough.then(|| bootstrap(counts, Pairing::Independent, (DRAWS, seed), over)).flatten();
     Some(Estimate { value, interval })
 }
 

@@ -4,7 +4,7 @@ use brevity_training::Result;
 
 use super::comparison::Estimate as Measured;
 use super::metric::Metric;
-use super::record::Record;
+use super::record::{Record, compared};
 use super::summary::{StageSummary, Summary};
 use super::table;
 use crate::eval::statistics::mean_interval;
@@ -21,7 +21,9 @@ pub fn html(summary: &Summary, records: &[Record]) -> Result<String> {
     for note in table::notes(summary) {
         page.paragraph(&note);
     }
-    let records = compared(summary, records);
+    let of_effort = |effort: &str| compared(records, effort);
+    let records = summary.efforts.iter().flat_map(|effort| of_effort(&effort.effort));
+    let records: Vec<&Record> = records.filter(|record| record.succeeded()).collect();
     let mut pictures = pictures(summary, &records)?.into_iter();
     for (title, table) in table::sections(summary) {
         if !table.is_empty() {
@@ -39,16 +41,6 @@ pub fn html(summary: &Summary, records: &[Record]) -> Result<String> {
     page.paragraph(&method(summary));
     page.verbatim(&summary.head.command.join(" "));
     Ok(page.finish())
-}
-
-/// The requests that efforts are compared by: in a sweep, those of each effort's first stage.
-fn compared<'a>(summary: &Summary, records: &'a [Record]) -> Vec<&'a Record> {
-    let first = |effort: &str| records.iter().filter(|r| r.effort == effort).map(|r| r.stage).min();
-    let is_sweep = !summary.stages.is_empty();
-    records
-        .iter()
-        .filter(|record| record.succeeded() && (!is_sweep || first(&record.effort) == Some(record.stage)))
-        .collect()
 }
 
 /// Every picture for which there are numbers.

@@ -1,5 +1,7 @@
 //! One measured request, a line of `requests.jsonl`: everything the statistics are made of.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::metric::Metric;
@@ -125,6 +127,24 @@ impl Record {
             Metric::Cost => self.cost,
         }
     }
+}
+
+/// The requests that an effort is judged by: in a sweep, whose loads differ, those of its first stage; else all.
+pub fn compared<'a>(records: &'a [Record], effort: &str) -> Vec<&'a Record> {
+    let own = || records.iter().filter(|record| record.effort == effort);
+    let first = own().map(|record| record.stage).min();
+    own().filter(|record| Some(record.stage) == first).collect()
+}
+
+/// The values of `metric` by prompt, the unit that is drawn at random.
+pub fn by_prompt(records: &[&Record], metric: Metric) -> Vec<Vec<f64>> {
+    let mut groups = BTreeMap::<&str, Vec<f64>>::new();
+    for record in records {
+        if let Some(value) = record.value(metric) {
+            groups.entry(&record.prompt).or_default().push(value);
+        }
+    }
+    groups.into_values().collect()
 }
 
 #[cfg(test)]

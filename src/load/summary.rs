@@ -9,7 +9,7 @@ use super::distribution::Distribution;
 use super::drive::Pace;
 use super::goodput::Objectives;
 use super::metric::Metric;
-use super::record::{Record, TokenSource};
+use super::record::{Record, TokenSource, compared};
 use super::run::{Finished, StageRun};
 use crate::eval::statistics::{Tally, accuracy_interval};
 
@@ -192,24 +192,18 @@ pub struct Aims<'a> {
 impl Summary {
     /// The summary of a run.
     pub fn of(head: Head, aims: &Aims<'_>, run: &Finished, records: &[Record]) -> Self {
-        let of_effort = |effort: &str| records.iter().filter(|r| r.effort == effort).collect::<Vec<_>>();
-        // In a sweep, loads differ; efforts are compared under the first, which all of them met.
-        let first: Vec<usize> = first_stages(&run.stages, aims.efforts.len());
-        let compared = |effort: &str| -> Vec<&Record> {
-            of_effort(effort).into_iter().filter(|record| first.contains(&record.stage)).collect()
-        };
-        let others = compared(&head.reference);
+        let is_sweep = !run.peaks.is_empty();
+        let others = compared(records, &head.reference);
         let comparisons = aims
             .efforts
             .iter()
             .filter(|effort| **effort != head.reference)
-            .map(|effort| Comparison::of((effort, &compared(effort)), (&head.reference, &others), head.seed));
+            .map(|effort| Comparison::of((effort, &compared(records, effort)), (&head.reference, &others), head.seed));
         let summaries = aims.efforts.iter().map(|effort| {
-            let records = compared(effort);
-            let seconds = if run.peaks.is_empty() { run.seconds } else { span(&records) };
+            let records = compared(records, effort);
+            let seconds = if is_sweep { span(&records) } else { run.seconds };
             EffortSummary::of(effort, &records, seconds, aims.objectives)
         });
-        let is_sweep = !run.peaks.is_empty();
         let stages = run.stages.iter().enumerate().filter(|_| is_sweep);
         let chunks = records.iter().map(|record| record.chunks).sum();
         Self {
@@ -230,15 +224,6 @@ impl Summary {
             head,
         }
     }
-}
-
-/// The stages of the lowest load: the only one, or the first of every effort.
-fn first_stages(stages: &[StageRun], efforts: usize) -> Vec<usize> {
-    if stages.iter().any(|stage| stage.effort.is_none()) {
-        return (0..stages.len()).collect();
-    }
-    let first = |effort: usize| stages.iter().position(|stage| stage.effort == Some(effort));
-    (0..efforts).filter_map(first).collect()
 }
 
 /// Seconds from the first sending to the last end.
