@@ -267,7 +267,12 @@ impl Difference {
 }
 
 /// After over before with its interval.
-fn ratio<'a>(before: &'a Run, after: &'a Run, effort: &str, (metric, statistic): (Metric, Statistic)) -> Option<Estimate> {
+fn ratio<'a>(
+    before: &'a Run,
+    after: &'a Run,
+    effort: &str,
+    (metric, statistic): (Metric, Statistic),
+) -> Option<Estimate> {
     let seed = after.summary.head.seed;
     let of = |run: &'a Run| -> Option<Vec<&'a Record>> {
         let records = compared(run.records.as_ref()?, effort).into_iter();

@@ -194,11 +194,10 @@ impl Summary {
     pub fn of(head: Head, aims: &Aims<'_>, run: &Finished, records: &[Record]) -> Self {
         let is_sweep = !run.peaks.is_empty();
         let others = compared(records, &head.reference);
-        let comparisons = aims
-            .efforts
-            .iter()
-            .filter(|effort| **effort != head.reference)
-            .map(|effort| Comparison::of((effort, &compared(records, effort)), (&head.reference, &others), head.seed));
+        let comparisons =
+            aims.efforts.iter().filter(|effort| **effort != head.reference).map(|effort| {
+                Comparison::of((effort, &compared(records, effort)), (&head.reference, &others), head.seed)
+            });
         let summaries = aims.efforts.iter().map(|effort| {
             let records = compared(records, effort);
             let seconds = if is_sweep { span(&records) } else { run.seconds };
