@@ -25,7 +25,7 @@ use crate::model::{Policy, Pretrained, copy_tokenizer, weights_hash};
 use crate::objective::{Objective, SigmoidLength};
 use crate::recipe::{Recipe, Truncated, TuningMode};
 use crate::text::Codec;
-use crate::trainer::{EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings};
+use crate::trainer::{EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings, resident_memory};
 use crate::{Error, Result};
 
 /// The only objective so far.
@@ -95,6 +95,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
             update_time,
             rollout_tokens_per_second: response_tokens / experience.rollout_time.max(1e-9),
             train_tokens_per_second: experience.tokens() as f64 / update_time.max(1e-9),
+            resident_memory: resident_memory(),
         };
         log.append(&metrics, &timings)?;
         events.append(&metrics, &timings)?;
