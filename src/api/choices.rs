@@ -4,6 +4,7 @@
 //! and with it the engine's streams and the permit. Endpoints see events with the place of their choice, nothing else.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::access_log::AccessRecord;
 use super::admission::Permit;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
-use crate::engine::{Event, Events, Generation};
+use crate::engine::{EngineError, Event, Events, Generation};
 
 /// When a request came and when it must be over.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +80,7 @@ pub struct Choices {
 }
 
 /// What a choice's stream yields; `None` marks its end.
-type Step = (usize, Option<Result<Event, crate::engine::EngineError>>);
+type Step = (usize, Option<Result<Event, EngineError>>);
 
 /// What is measured of one choice.
 struct Count {
@@ -128,6 +129,8 @@ impl Choices {
             count.metrics.queued(queue_time);
             choices.counts.push(Some(count));
             let ended = futures::stream::once(async move { (index, None) });
+            // A bug of an engine is an error like any other, so that each endpoint tells it in its own way.
+            let events = AssertUnwindSafe(events).catch_unwind().map(|event| event.unwrap_or_else(|_| Err(panicked())));
             choices.streams.push(Box::pin(events.map(move |event| (index, Some(event))).chain(ended)));
         }
         Ok(choices)
@@ -205,6 +208,12 @@ impl Choices {
         }
         Some(event.map(|event| (index, event)))
     }
+}
+
+/// What is left of a generation whose engine panicked.
+fn panicked() -> EngineError {
+    tracing::error!("an engine panicked; this is a bug of the server, please report it");
+    EngineError::failed("the server failed on this request; try again")
 }
 
 /// Starts one generation and waits until its prompt is accepted.
