@@ -39,6 +39,7 @@ pub use request::ChatPlan;
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
+    operation_id = "createChatCompletion",
     tag = "chat",
     request_body = ChatRequest,
     responses(
@@ -62,7 +63,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
     let plan = request::plan(json, &state.options, &state.sources)?;
-    let id = || state.sources.id("chatcmpl");
+    let id = || state.sources.id("chatcmpl-");
     let prepared = answer::prepare(&state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);

@@ -30,6 +30,7 @@ use super::types::{CompletionRequest, CompletionResponse};
 #[utoipa::path(
     post,
     path = "/v1/completions",
+    operation_id = "createCompletion",
     tag = "chat",
     request_body = CompletionRequest,
     responses(
@@ -47,7 +48,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
     let plan = request::plan(json, &state.options, &state.sources)?;
-    let id = || state.sources.id("cmpl");
+    let id = || state.sources.id("cmpl-");
     let prepared = answer::prepare(&state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
