@@ -9,6 +9,8 @@ mod hub_server;
 mod load;
 mod resume;
 mod serve;
+mod server;
 mod support;
 mod tiers;
 mod train;
+mod upstream;
