@@ -11,6 +11,7 @@ use super::directory::Directory;
 use super::health::Readiness;
 use super::metrics::Metrics;
 use crate::engine::Engine;
+use crate::family::SamplingDefaults;
 
 /// Under which names thoughts are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +47,8 @@ pub struct Options {
     pub stall_timeout: Duration,
     /// Time a request may take, waiting included; `None` for any.
     pub deadline: Option<Duration>,
+    /// Sampling of requests that do not say.
+    pub sampling: SamplingDefaults,
     /// Choices of one request.
     pub max_choices: usize,
     /// Bytes of a JSON schema, in `response_format` and in a tool.
@@ -65,6 +68,7 @@ impl Default for Options {
             heartbeat: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(60),
             deadline: Some(Duration::from_secs(600)),
+            sampling: SamplingDefaults::default(),
             max_choices: 128,
             schema_limit: 128 << 10,
             probe_timeout: Duration::from_secs(5),

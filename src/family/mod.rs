@@ -13,6 +13,7 @@ pub mod hub;
 mod load;
 pub mod manifest;
 mod merge;
+mod sampling;
 mod source;
 #[cfg(test)]
 mod test_support;
@@ -28,6 +29,7 @@ pub use hub::{Downloads, Hub, HubId};
 pub use load::{BrokenTier, LoadedFamily, TierOutcome, check, load};
 pub use manifest::{Base, Manifest, Tier, TierTraining};
 pub use merge::{Merge, merge};
+pub use sampling::SamplingDefaults;
 pub use source::{MANIFEST, Opened, Source};
 pub use upstream::{Dialect, RemoteTier, Upstream};
 pub(crate) use validate::nearest;

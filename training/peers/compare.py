@@ -2,10 +2,12 @@
 """Compare the time of an RL step with TRL's on this machine, with equal numbers of threads, in one run.
 
     cargo build --release
-    python compare.py models/mini/base --prompts prompts.jsonl --threads 2 --rounds 2 -- --alpha 0.2 --steps 5
+    target/release/serve eval --family models/mini --tier base --problems 64 --out runs/problems
+    python compare.py models/mini/base --prompts runs/problems/responses-base.jsonl --rounds 2 -- --alpha 0.2 --steps 3
 
 Runs `$SERVE train --recipe training/recipes/mini.toml --bench` (SERVE: default target/release/serve) and
-`trl_rloo.py` one after the other, `--rounds` times in turn, so that a machine that slows down slows both. Both are
+`trl_rloo.py` one after the other, `--rounds` times in turn, so that a machine that slows down slows both, on the
+problems of one file (each line with `question` and `answer`, as `serve eval` writes them). Both are
 bound to the same CPUs, as many as `--threads`, and told that number in the environment (RAYON_NUM_THREADS,
 OMP_NUM_THREADS). Arguments after `--` go to trl_rloo.py: give it the numbers of the recipe. What is equal in the two
 and what is not stands at the head of trl_rloo.py.
@@ -35,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     own, peer = split_at(sys.argv[1:], "--")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="Hugging Face folder of the base model, for TRL")
-    parser.add_argument("--prompts", type=Path, required=True, help="JSONL with `question` and `answer`, for TRL")
+    parser.add_argument("--prompts", type=Path, required=True, help="JSONL with `question` and `answer`")
     parser.add_argument("--recipe", type=Path, default=REPOSITORY / "training/recipes/mini.toml")
     parser.add_argument("--serve-args", default="", help="further arguments of `serve train`, as one string")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has requirements.txt installed")
@@ -103,7 +105,9 @@ def summary(steps: list[dict]) -> dict:
 def main() -> None:
     arguments = parse_arguments()
     serve = os.environ.get("SERVE", str(REPOSITORY / "target/release/serve"))
+    data = {"source": "file", "path": arguments.prompts, "question_column": "question", "answer_column": "answer"}
     ours = [serve, "train", "--recipe", str(arguments.recipe), "--bench", *shlex.split(arguments.serve_args)]
+    ours += [word for key, value in data.items() for word in ("--set", f"data.{key}={value}")]
     peer = [
         arguments.python,
         str(Path(__file__).with_name("trl_rloo.py")),

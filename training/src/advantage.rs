@@ -9,6 +9,8 @@
 //! 2. *Truncated responses*: the paper gives them 0; the code overwrites the last token with end-of-sequence before
 //!    grading, so a truncated response that happens to hold the right answer is paid, and is left out of the statistics
 //!    it is compared with. Here the paper is followed: reward 0, out of the length statistics, in the baseline.
+//!    [`crate::recipe::Truncated::Grade`] pays it as the code does, but leaves its last token as it was sampled, and goes
+//!    on where no complete response is correct (the code fails there).
 //! 3. *Length*: the code measures prompt and response after decoding and encoding them again; here it is the response's
 //!    own tokens. Lengths are centred per prompt, so the prompt cancels.
 //! 4. *KL*: the paper only names a coefficient of 1e-3; the code subtracts it per token, as log-probability differences,
@@ -18,6 +20,10 @@
 //!    (bf16); here all is f64, and f32 at the end.
 //! 6. *One correct response*: both give `1 - alpha / 2` (its z-score is 0); no correct response: all advantages 0 and
 //!    only the KL term is left. Same here.
+//! 7. *Grading*: the code grades prompt and response together, so that the box in its prompt keeps unboxed answers from
+//!    being found. Here the response is graded alone and a box is required (`grader.require_box`).
+//! 8. *Order*: the code shuffles each rank's share of a step by itself; here one seeded shuffle splits the step over its
+//!    updates. The code clips rewards to [-10, 10], which no reward of this objective reaches; here they are not clipped.
 
 #[cfg(test)]
 mod golden;

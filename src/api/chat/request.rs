@@ -104,7 +104,7 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
         plan::tools(request.tools, request.tool_choice.as_ref(), request.parallel_tool_calls, options.schema_limit)?;
     let template = Generation {
         tier: String::new(),
-        sampling: fields.check(|| sources.seed())?,
+        sampling: fields.check(&options.sampling, || sources.seed())?,
         thinking: Thinking::Free,
         max_tokens,
         stop: sampling::stop(request.stop)?,

@@ -113,7 +113,7 @@ pub(super) fn plan(
     let template = Generation {
         tier: String::new(),
         prompt: Prompt::Text(String::new()),
-        sampling: fields.check(|| sources.seed())?,
+        sampling: fields.check(&options.sampling, || sources.seed())?,
         thinking: Thinking::Free,
         max_tokens,
         stop: sampling::stop(request.stop)?,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::ApiError;
 use crate::api::types::OneOrMany;
 use crate::engine::{Logprobs, Sampling};
+use crate::family::SamplingDefaults;
 
 /// The sampling fields of any endpoint, as sent.
 #[derive(Debug, Clone, Default)]
@@ -30,12 +31,12 @@ pub struct SamplingFields<'a> {
 }
 
 impl SamplingFields<'_> {
-    /// Checks all ranges. `drawn_seed` gives the seed where the request has none.
+    /// Checks all ranges. `defaults` stand in for what the request leaves out, `drawn_seed` for its seed.
     ///
     /// # Errors
     /// 400 with the field.
-    pub fn check(&self, drawn_seed: impl FnOnce() -> u64) -> Result<Sampling, ApiError> {
-        let top_p = number(self.top_p, "top_p", 0.0, 1.0, 1.0)?;
+    pub fn check(&self, defaults: &SamplingDefaults, drawn_seed: impl FnOnce() -> u64) -> Result<Sampling, ApiError> {
+        let top_p = number(self.top_p, "top_p", 0.0, 1.0, defaults.top_p)?;
         if top_p <= 0.0 {
             return Err(ApiError::invalid(
                 "top_p",
@@ -43,13 +44,14 @@ impl SamplingFields<'_> {
             ));
         }
         Ok(Sampling {
-            temperature: number(self.temperature, "temperature", 0.0, 2.0, 1.0)?,
+            temperature: number(self.temperature, "temperature", 0.0, 2.0, defaults.temperature)?,
             top_p,
             top_k: match self.top_k {
-                None | Some(0 | -1) => None,
+                None => defaults.top_k,
+                Some(0 | -1) => None,
                 Some(k) => Some(super::count(k, 1, "top_k")?),
             },
-            min_p: number(self.min_p, "min_p", 0.0, 1.0, 0.0)?,
+            min_p: number(self.min_p, "min_p", 0.0, 1.0, defaults.min_p)?,
             seed: self.seed.map_or_else(drawn_seed, i64::cast_unsigned),
             presence_penalty: number(self.presence_penalty, "presence_penalty", -2.0, 2.0, 0.0)?,
             frequency_penalty: number(self.frequency_penalty, "frequency_penalty", -2.0, 2.0, 0.0)?,
@@ -159,14 +161,35 @@ mod tests {
     }
 
     #[test]
+    fn defaults_stand_in_for_what_is_left_out() {
+        let defaults = SamplingDefaults { temperature: 0.6, top_p: 0.95, top_k: Some(20), min_p: 0.05 };
+        let numbers = |sampling: Sampling| (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p);
+        let left_out = SamplingFields::default().check(&defaults, || 0).unwrap();
+        assert_eq!(numbers(left_out), (0.6, 0.95, Some(20), 0.05));
+        let said = SamplingFields {
+            temperature: Some(1.0),
+            top_p: Some(1.0),
+            top_k: Some(-1),
+            min_p: Some(0.0),
+            ..SamplingFields::default()
+        };
+        assert_eq!(numbers(said.check(&defaults, || 0).unwrap()), (1.0, 1.0, None, 0.0));
+    }
+
+    #[test]
     fn defaults_are_those_of_openai() {
-        let sampling = SamplingFields::default().check(|| 7).unwrap();
+        let sampling = SamplingFields::default().check(&SamplingDefaults::default(), || 7).unwrap();
         assert_eq!(sampling, Sampling { seed: 7, ..Sampling::default() });
     }
 
     #[test]
     fn seeds_keep_all_their_bits() {
-        let seed = |seed| SamplingFields { seed: Some(seed), ..Default::default() }.check(|| 0).unwrap().seed;
+        let seed = |seed| {
+            SamplingFields { seed: Some(seed), ..Default::default() }
+                .check(&SamplingDefaults::default(), || 0)
+                .unwrap()
+                .seed
+        };
         assert_eq!((seed(-1), seed(5), seed(i64::MIN)), (u64::MAX, 5, 1 << 63));
     }
 
@@ -184,12 +207,15 @@ mod tests {
             (Fields { presence_penalty: Some(-2.5), ..Default::default() }, "presence_penalty"),
             (Fields { frequency_penalty: Some(3.0), ..Default::default() }, "frequency_penalty"),
         ] {
-            assert_eq!(param(fields.check(|| 0)), name);
+            assert_eq!(param(fields.check(&SamplingDefaults::default(), || 0)), name);
         }
         for (key, value) in [("x", 0.0), ("-1", 0.0), ("1", 101.0), ("4294967296", 1.0)] {
             let map = BTreeMap::from([(key.to_owned(), value)]);
             assert_eq!(
-                param(SamplingFields { logit_bias: Some(&map), ..Default::default() }.check(|| 0)),
+                param(
+                    SamplingFields { logit_bias: Some(&map), ..Default::default() }
+                        .check(&SamplingDefaults::default(), || 0)
+                ),
                 "logit_bias"
             );
         }
@@ -212,8 +238,9 @@ mod tests {
         assert_eq!(logprobs(Some(false), None).unwrap(), None);
         assert_eq!(choices(None, 4).unwrap(), 1);
         let map = BTreeMap::from([("5".to_owned(), -100.0)]);
-        let sampling =
-            SamplingFields { logit_bias: Some(&map), top_k: Some(0), ..Default::default() }.check(|| 0).unwrap();
+        let sampling = SamplingFields { logit_bias: Some(&map), top_k: Some(0), ..Default::default() }
+            .check(&SamplingDefaults::default(), || 0)
+            .unwrap();
         assert_eq!((sampling.logit_bias, sampling.top_k), (BTreeMap::from([(5, -100.0)]), None));
     }
 }

@@ -23,10 +23,11 @@ pub struct CompletionRequest {
     /// Tokens to generate at most, 16 by default.
     #[serde(default)]
     pub max_tokens: Option<i64>,
-    /// Softmax temperature from 0 (the most likely token) to 2; 1 by default.
+    /// Softmax temperature from 0 (the most likely token) to 2. By default the model's own
+    /// (`generation_config.json`), at which its card is measured, or 1.
     #[serde(default)]
     pub temperature: Option<f64>,
-    /// Nucleus mass in (0, 1]; 1 by default.
+    /// Nucleus mass in (0, 1]; by default the model's own, or 1.
     #[serde(default)]
     pub top_p: Option<f64>,
     /// Only the k most likely tokens; 0 and -1 are all. Extension.

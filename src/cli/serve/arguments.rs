@@ -85,6 +85,10 @@ pub struct EffortOptions {
     )]
     pub thinking_budget: Vec<(Effort, usize)>,
 
+    /// Softmax temperature of requests that name none [default: the model's own, from generation_config.json, or 1]
+    #[arg(long, env = "BREVITY_TEMPERATURE", hide_env_values = true, value_name = "T", value_parser = values::temperature)]
+    pub temperature: Option<f64>,
+
     /// Names under which thoughts are sent
     #[arg(long, env = "BREVITY_REASONING_FIELD", hide_env_values = true, value_name = "NAME", default_value = "both")]
     pub reasoning_field: ReasoningFieldName,

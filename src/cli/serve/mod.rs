@@ -25,7 +25,7 @@ use brevity::api::limits::Limits;
 use brevity::api::metrics::Metrics;
 use brevity::api::server::{self, BindError, Server, ServerOptions};
 use brevity::api::state::{AppState, Options, ReasoningNames};
-use brevity::family::{Hub, LoadedFamily};
+use brevity::family::{Hub, LoadedFamily, SamplingDefaults};
 use brevity::routing::Catalogue;
 use clap::FromArgMatches;
 
@@ -102,7 +102,7 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     let needs_key = !keys.is_empty();
     let directory = directory(&family, &options.effort);
     let view = directory.family();
-    let state = AppState::new(engine, directory, admission.clone(), metrics.clone(), api_options(&options));
+    let state = AppState::new(engine, directory, admission.clone(), metrics.clone(), api_options(&options, &family)?);
     let limits = Limits { max_body: options.network.max_body, body_timeout: options.network.body_timeout };
     let cors_origins = options.access.cors_origin.clone();
     let layers = Layers { keys, limits, cors_origins, metrics: metrics.clone() };
@@ -147,8 +147,11 @@ fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
 }
 
 /// The options that handlers see.
-fn api_options(options: &Arguments) -> Options {
-    Options {
+fn api_options(options: &Arguments, family: &LoadedFamily) -> Result<Options> {
+    let mut sampling = SamplingDefaults::from_folder(&family.base.folder)?;
+    sampling.temperature = options.effort.temperature.unwrap_or(sampling.temperature);
+    Ok(Options {
+        sampling,
         reasoning_names: match options.effort.reasoning_field {
             ReasoningFieldName::Both => ReasoningNames::Both,
             ReasoningFieldName::ReasoningContent => ReasoningNames::ReasoningContent,
@@ -158,7 +161,7 @@ fn api_options(options: &Arguments) -> Options {
         stall_timeout: options.network.write_timeout,
         deadline: Some(options.load.deadline),
         ..Options::default()
-    }
+    })
 }
 
 /// Folds samples into histograms, for ever.

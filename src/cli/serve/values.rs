@@ -127,6 +127,12 @@ pub fn budget(text: &str) -> Result<(Effort, usize), String> {
     Ok((name.parse()?, tokens.parse().map_err(|_| wrong())?))
 }
 
+/// A softmax temperature.
+pub fn temperature(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=2.0).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no temperature; it is from 0 (the most likely token) to 2"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,12 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_budgets_are_read() {
+    fn devices_temperatures_and_budgets_are_read() {
         for (text, device) in [("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3))] {
             assert_eq!(text.parse(), Ok(device));
         }
         for text in ["gpu", "cuda:", "cuda:x", "cpu:0", ""] {
             assert!(text.parse::<Device>().is_err(), "{text}");
+        }
+        assert_eq!(temperature("0.6"), Ok(0.6));
+        for text in ["", "-1", "2.1", "NaN", "warm"] {
+            assert!(temperature(text).is_err(), "{text}");
         }
         assert_eq!(budget("Low=256"), Ok((Effort::Low, 256)));
         for text in ["low", "low=", "slow=1", "low=-1"] {

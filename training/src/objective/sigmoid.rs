@@ -15,6 +15,7 @@ const STD_FLOOR: f64 = 1e-7;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SigmoidLength {
     alpha: f64,
+    pays_truncated: bool,
 }
 
 impl SigmoidLength {
@@ -27,7 +28,15 @@ impl SigmoidLength {
         if !(0.0..1.0).contains(&alpha) {
             return Err(Error::config(format!("alpha is {alpha}, but a length penalty lies in [0, 1)")));
         }
-        Ok(Self { alpha })
+        Ok(Self { alpha, pays_truncated: false })
+    }
+
+    /// Whether a truncated response that holds the right answer is paid like a complete one, by its length against that
+    /// of the complete ones; it stays out of the statistics. So does the released code, which fails where there is no
+    /// complete correct response to compare with; here its z-score is then 0.
+    #[must_use]
+    pub fn paying_truncated(self, pays_truncated: bool) -> Self {
+        Self { pays_truncated, ..self }
     }
 
     /// The length penalty.
@@ -39,13 +48,13 @@ impl SigmoidLength {
 
 impl Objective for SigmoidLength {
     fn rewards(&self, group: &[Outcome]) -> Vec<f64> {
-        let counts = |outcome: &Outcome| outcome.correct && !outcome.truncated;
-        let (mean, std) = mean_and_std(group.iter().filter(|outcome| counts(outcome)).map(|outcome| outcome.tokens));
+        let complete = group.iter().filter(|outcome| outcome.correct && !outcome.truncated);
+        let statistics = mean_and_std(complete.map(|outcome| outcome.tokens));
         let reward = |outcome: &Outcome| {
-            if !counts(outcome) {
+            if !outcome.correct || (outcome.truncated && !self.pays_truncated) {
                 return 0.0;
             }
-            let z = (outcome.tokens as f64 - mean) / (std + STD_FLOOR);
+            let z = statistics.map_or(0.0, |(mean, std)| (outcome.tokens as f64 - mean) / (std + STD_FLOOR));
             1.0 - self.alpha * sigmoid(z)
         };
         group.iter().map(reward).collect()
@@ -56,10 +65,10 @@ fn sigmoid(z: f64) -> f64 {
     1.0 / (1.0 + (-z).exp())
 }
 
-/// Mean and population standard deviation of token counts; zeros when there are none.
+/// Mean and population standard deviation of token counts; none when there are none.
 ///
 /// Sums are taken in integers, where addition is exact: the result cannot depend on the order of the responses.
-fn mean_and_std(lengths: impl Iterator<Item = usize>) -> (f64, f64) {
+fn mean_and_std(lengths: impl Iterator<Item = usize>) -> Option<(f64, f64)> {
     let (mut count, mut sum, mut squares) = (0_u128, 0_u128, 0_u128);
     for length in lengths {
         let length = length as u128;
@@ -68,10 +77,10 @@ fn mean_and_std(lengths: impl Iterator<Item = usize>) -> (f64, f64) {
         squares += length * length;
     }
     if count == 0 {
-        return (0.0, 0.0);
+        return None;
     }
     let spread = count * squares - sum * sum;
-    (sum as f64 / count as f64, (spread as f64).sqrt() / count as f64)
+    Some((sum as f64 / count as f64, (spread as f64).sqrt() / count as f64))
 }
 
 #[cfg(test)]
@@ -110,6 +119,18 @@ mod tests {
         let with_truncated = [complete[0], outcome(true, true, 4000), complete[1], outcome(false, true, 4000)];
         let (alone, beside) = (rewards(0.2, &complete), rewards(0.2, &with_truncated));
         assert_eq!(beside, [alone[0], 0.0, alone[1], 0.0]);
+    }
+
+    #[test]
+    fn truncated_may_be_paid_and_still_moves_no_statistics() {
+        let objective = SigmoidLength::new(0.2).unwrap().paying_truncated(true);
+        let complete = [outcome(true, false, 10), outcome(true, false, 30)];
+        let alone = objective.rewards(&complete);
+        let beside = objective.rewards(&[complete[0], outcome(true, true, 40), complete[1], outcome(false, true, 40)]);
+        // Mean 20, population std 10 of the complete ones: z is 2 and sigmoid(2) = 0.880797077978.
+        assert!((beside[1] - (1.0 - 0.2 * 0.880_797_077_978)).abs() < 1e-8, "{beside:?}");
+        assert_eq!([beside[0], beside[2], beside[3]], [alone[0], alone[1], 0.0]);
+        assert_eq!(objective.rewards(&[outcome(true, true, 40), outcome(false, true, 40)]), [0.9, 0.0]);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub enum Vocabulary {
 pub enum Truncated {
     /// Nothing, whatever it contains: an incomplete response is not an answer (paper, section 4).
     Zero,
-    /// It is graded as if it were complete, which is what the released code does.
+    /// It is paid as if it were complete, but is not among those whose lengths it is compared with: the released code.
     Grade,
 }
 

@@ -43,7 +43,8 @@ pub struct DataSection {
     pub system: Option<String>,
     /// Shares of the mini suite's levels; they need not sum to 1. Default easy 2, medium 2, hard 1.
     pub levels: BTreeMap<String, f64>,
-    /// Most problems used; drawn in an order that `seed` decides, again from the start when they run out. Default 3200
+    /// Most problems of a file that are used, in an order that `seed` decides, again from the start when they run out;
+    /// the mini suite draws its problems anew. Default 3200
     /// (`max_samples` of the paper's script: 100 steps of 32, each problem once).
     pub limit: usize,
 }
@@ -76,12 +77,22 @@ impl Default for DataSection {
 pub struct GraderSection {
     /// The rules. Default `qwen`, those of the released code.
     pub mode: GraderMode,
+    /// Whether training pays only for answers in a box. Default true; with false a response earns its reward by a last
+    /// number too, and a length penalty teaches it to leave the box away. Evaluation finds answers without a box as well.
+    #[serde(skip_serializing_if = "is_true")]
+    pub require_box: bool,
 }
 
 impl Default for GraderSection {
     fn default() -> Self {
-        Self { mode: GraderMode::Qwen }
+        Self { mode: GraderMode::Qwen, require_box: true }
     }
+}
+
+/// Whether a switch is on, so that a default need not be written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_true(switch: &bool) -> bool {
+    *switch
 }
 
 /// `[behaviours]`: phrases whose occurrences are counted in responses, as in the paper's analysis of behaviours.

@@ -20,7 +20,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "/run",
     "/eval",
     "/behaviours",
-    "/sft/evaluate_every",
 ];
 
 impl Recipe {
@@ -28,8 +27,8 @@ impl Recipe {
     /// may continue the other's run.
     ///
     /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its
-    /// own alpha beside this), `run`, `eval`, `behaviours`, `sft.evaluate_every`, and the two keys that only fit a run
-    /// into memory, `rollout.concurrent_sequences` and `optimizer.microbatch_tokens` (they change rounding).
+    /// own alpha beside this), `run`, `eval`, `behaviours`, and the two keys that only fit a run into memory,
+    /// `rollout.concurrent_sequences` and `optimizer.microbatch_tokens` (they change rounding).
     ///
     /// # Errors
     /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.

@@ -46,8 +46,6 @@ pub struct SftSection {
     pub drill_switch: f64,
     /// Share of traces without thinking, so that a prompt may ask for none. Default 0.03.
     pub no_thinking_share: f64,
-    /// Updates from evaluation to evaluation; 0 for none before the end. Default 0.
-    pub evaluate_every: usize,
 }
 
 impl Default for SftSection {
@@ -62,7 +60,6 @@ impl Default for SftSection {
             drill_share: [0.75, 0.3],
             drill_switch: 0.6,
             no_thinking_share: 0.03,
-            evaluate_every: 0,
         }
     }
 }

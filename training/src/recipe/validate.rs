@@ -270,6 +270,7 @@ impl Recipe {
             inert(data.level_column.is_none(), "data.level_column", because)?;
             inert(data.id_column.is_none(), "data.id_column", because)?;
             inert(data.prompt_column.is_none(), "data.prompt_column", because)?;
+            inert(data.limit == bare.data.limit, "data.limit", because)?;
         } else {
             let because = "`data.source = \"file\"`";
             inert(data.levels == bare.data.levels, "data.levels", because)?;

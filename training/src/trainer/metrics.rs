@@ -94,7 +94,7 @@ impl StepMetrics {
     }
 }
 
-/// What a clock says about one step.
+/// What the machine says about one step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepTimings {
     /// The step, from 1.
@@ -113,6 +113,14 @@ pub struct StepTimings {
     pub rollout_tokens_per_second: f64,
     /// Tokens of prompts and responses by seconds of updates.
     pub train_tokens_per_second: f64,
+    /// Bytes of memory that the process held when it ended; absent where the system does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_memory: Option<u64>,
+}
+
+/// Bytes of memory that this process holds now.
+pub(crate) fn resident_memory() -> Option<u64> {
+    memory_stats::memory_stats().map(|memory| memory.physical_mem as u64)
 }
 
 /// A line of numbers that belongs to a step.

@@ -94,7 +94,7 @@ impl<'a> Collector<'a> {
             codec,
             sampler: CpuSampler::new(&policy.frozen()?, end_of_sequence, recipe.rollout.concurrent_sequences)?,
             reference: if algorithm.kl == KlPlacement::Off { None } else { Some(policy.reference()?) },
-            grader: Grader::new(recipe.grader.mode),
+            grader: Grader::new(recipe.grader.mode).requiring_box(recipe.grader.require_box),
             objective,
             rollout: recipe.rollout.clone(),
             norm: algorithm.advantage_norm,
@@ -187,13 +187,12 @@ impl<'a> Collector<'a> {
             for response in group.iter_mut() {
                 let text = self.codec.decode(&response.sequence.ids[response.prompt_tokens..])?;
                 let reached = self.grader.grade(&text, &prompt.problem.answer).correct;
-                let counts_as_truncated = response.truncated && self.truncated == Truncated::Zero;
-                response.correct = reached && !counts_as_truncated;
+                response.correct = reached && (self.truncated == Truncated::Grade || !response.truncated);
                 let tokens = match self.length {
                     LengthOf::Response => response.tokens(),
                     LengthOf::PromptAndResponse => response.sequence.ids.len(),
                 };
-                outcomes.push(Outcome { correct: reached, truncated: counts_as_truncated, tokens });
+                outcomes.push(Outcome { correct: reached, truncated: response.truncated, tokens });
             }
             let group_rewards = self.objective.rewards(&outcomes);
             for (response, &reward) in group.iter_mut().zip(&group_rewards) {

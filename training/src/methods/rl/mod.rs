@@ -23,9 +23,9 @@ use self::update::Updater;
 use super::state;
 use crate::model::{Policy, Pretrained, copy_tokenizer, weights_hash};
 use crate::objective::{Objective, SigmoidLength};
-use crate::recipe::{Recipe, TuningMode};
+use crate::recipe::{Recipe, Truncated, TuningMode};
 use crate::text::Codec;
-use crate::trainer::{EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings};
+use crate::trainer::{EventWriter, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings, resident_memory};
 use crate::{Error, Result};
 
 /// The only objective so far.
@@ -95,6 +95,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
             update_time,
             rollout_tokens_per_second: response_tokens / experience.rollout_time.max(1e-9),
             train_tokens_per_second: experience.tokens() as f64 / update_time.max(1e-9),
+            resident_memory: resident_memory(),
         };
         log.append(&metrics, &timings)?;
         events.append(&metrics, &timings)?;
@@ -117,7 +118,10 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
 
 fn objective(recipe: &Recipe, alpha: f64) -> Result<Box<dyn Objective>> {
     match recipe.objective.name.as_str() {
-        SIGMOID_LENGTH => Ok(Box::new(SigmoidLength::new(alpha)?)),
+        SIGMOID_LENGTH => {
+            let pays_truncated = recipe.algorithm.truncated == Truncated::Grade;
+            Ok(Box::new(SigmoidLength::new(alpha)?.paying_truncated(pays_truncated)))
+        }
         other => Err(Error::config(format!("unknown `objective.name` \"{other}\"; there is \"{SIGMOID_LENGTH}\""))),
     }
 }

@@ -19,7 +19,7 @@ use crate::recipe::{Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
 use crate::text::Codec;
-use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, RunIdentity, StepTimings};
+use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, RunIdentity, StepTimings, resident_memory};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -202,6 +202,7 @@ impl Report {
             step_time: seconds / (step - self.updates_reported).max(1) as f64,
             update_time: seconds,
             train_tokens_per_second: (num_tokens - self.tokens_reported) as f64 / seconds.max(1e-9),
+            resident_memory: resident_memory(),
             ..StepTimings::default()
         };
         self.log.append(&metrics, &timings)?;

@@ -63,6 +63,7 @@ pub enum GraderMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Grader {
     mode: GraderMode,
+    requires_box: bool,
 }
 
 /// The verdict on one response.
@@ -80,7 +81,16 @@ pub struct Grade {
 impl Grader {
     /// A grader with the rules of `mode`.
     pub fn new(mode: GraderMode) -> Self {
-        Self { mode }
+        Self { mode, requires_box: false }
+    }
+
+    /// Whether only an answer in a box counts, `\boxed{}` or `\fbox{}`: no announcing phrase, no last number.
+    ///
+    /// Under a length penalty a box that is left out is a few tokens saved, so training asks for it. The paper's released
+    /// code does so by accident: it grades prompt and response together, and its prompt holds a box of its own.
+    #[must_use]
+    pub fn requiring_box(self, requires_box: bool) -> Self {
+        Self { requires_box, ..self }
     }
 
     /// The mode that this grader was made with.
@@ -91,8 +101,12 @@ impl Grader {
     /// Finds the answer in a whole response and normalises it.
     ///
     /// The answer is what the last `\boxed{}` holds, else what follows "answer is", else the last number. `None` when
-    /// there is none of these, when it is empty, or when it is longer than any answer (2048 bytes).
+    /// there is none of these (no box, where one is required), when it is empty, or when it is longer than any answer
+    /// (2048 bytes).
     pub fn extract(&self, response: &str) -> Option<String> {
+        if self.requires_box && ![r"\boxed", r"\fbox"].iter().any(|name| response.contains(name)) {
+            return None;
+        }
         let raw = match self.mode {
             GraderMode::Qwen => extract::qwen(response),
             GraderMode::Strict => extract::strict(response),
