@@ -18,7 +18,7 @@ pub struct TierList {
     pub family: String,
     /// One sentence about it.
     pub description: String,
-    /// What computes: `mistral`, `upstream` or `scripted`.
+    /// What computes: `mistral`, `upstream` or `scripted`; `mixed` where tiers differ.
     #[schema(value_type = String)]
     pub engine: &'static str,
     /// The effort of requests that name none.

@@ -45,6 +45,8 @@ Examples:
       another family, with limits of thinking
   serve --host 0.0.0.0 --api-key-file keys.txt --log-format json
       for others too, each with a key
+  serve --family examples/upstream
+      a family that another server computes, as its family.toml says
   serve --config production.toml --print-config
       what a file and the environment add up to";
 
