@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 
+use crate::specification;
 use crate::support::Workspace;
 
 /// The bundled family, from any folder.
@@ -13,7 +14,7 @@ fn family() -> String {
 }
 
 /// A server that runs.
-struct Running {
+pub struct Running {
     process: Child,
     output: BufReader<ChildStdout>,
     errors: BufReader<ChildStderr>,
@@ -23,10 +24,15 @@ struct Running {
 }
 
 impl Running {
-    /// Starts the server on a free port and waits until it listens.
+    /// Starts the server of the bundled family, without its model, on a free port and waits until it listens.
     fn start(space: &Workspace, arguments: &[&str]) -> Self {
         let family = family();
-        let fixed = ["--family", &family, "--engine", "scripted", "--port", "0"];
+        Self::start_any(space, &[&["--family", &family, "--engine", "scripted"], arguments].concat())
+    }
+
+    /// Starts the server on a free port and waits until it listens.
+    pub fn start_any(space: &Workspace, arguments: &[&str]) -> Self {
+        let fixed = ["--port", "0"];
         let mut command = space.command(&[&fixed[..], arguments].concat());
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
@@ -47,7 +53,7 @@ impl Running {
         Self { process, output, errors, address, banner }
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+    pub fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         let head: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let length = body.len();
         let mut stream = TcpStream::connect(self.address).unwrap();
@@ -56,7 +62,7 @@ impl Running {
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}"
         )
         .unwrap();
-        Answer::read(stream)
+        Answer::read(path, stream)
     }
 
     fn signal(&self) {
@@ -107,24 +113,43 @@ impl Drop for Running {
 }
 
 /// An HTTP answer.
-struct Answer {
-    status: u16,
-    head: String,
+pub struct Answer {
+    /// What was asked for.
+    path: String,
+    pub status: u16,
+    /// The headers, in lower case.
+    pub head: String,
     body: String,
 }
 
 impl Answer {
-    fn read(mut stream: TcpStream) -> Self {
+    fn read(path: &str, mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+        Self { path: path.to_owned(), status, head: head.to_ascii_lowercase(), body: body.to_owned() }
     }
 
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    /// The body, which must be what OpenAI's specification says.
+    pub fn json(&self) -> serde_json::Value {
+        let body = serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body));
+        specification::check_body(&self.path, self.status, &body);
+        body
+    }
+
+    /// The events of a stream that was closed well, each what the specification says.
+    fn events(&self) -> Vec<serde_json::Value> {
+        let data: Vec<&str> = self.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        let (done, events) = data.split_last().unwrap();
+        assert_eq!(*done, "[DONE]");
+        let read = |event: &&str| {
+            let event = serde_json::from_str(event).unwrap();
+            specification::check_event(&self.path, &event);
+            event
+        };
+        events.iter().map(read).collect()
     }
 }
 
@@ -192,6 +217,45 @@ fn the_server_shows_the_family_and_a_line_to_copy() {
     }
 }
 
+/// One tier's file is damaged.
+#[test]
+fn a_part_of_a_family_is_served_where_that_is_wanted() {
+    let space = Workspace::with_family();
+    let place = "family/alpha-0.1/adapter_model.safetensors";
+    let mut weights = space.bytes(place);
+    *weights.last_mut().unwrap() ^= 1;
+    std::fs::write(space.path(place), weights).unwrap();
+    let arguments = ["--family", "family", "--engine", "scripted"];
+    space.fail(&arguments, 1, &["tier `alpha-0.1`", "are not those of", "--allow-partial"]);
+
+    let server = Running::start_any(&space, &[&arguments[..], &["--allow-partial"]].concat());
+    let row = server.banner.lines().find(|line| line.starts_with("alpha-0.1 ")).unwrap();
+    assert!(row.contains("not loaded"), "{}", server.banner);
+    let tiers = server.ask("GET", "/v1/tiers", &[], "").json();
+    let state =
+        |name: &str| tiers["tiers"].as_array().unwrap().iter().find(|tier| tier["name"] == name).unwrap().clone();
+    assert_eq!((&state("alpha-0.1")["loaded"], &state("alpha-0.2")["loaded"]), (&false.into(), &true.into()));
+    assert!(state("alpha-0.1")["problem"].as_str().unwrap().contains("are not those of"), "{tiers}");
+    assert_eq!(server.ask("GET", "/ready", &[], "").status, 200);
+
+    let effort = tiers["effort"].as_object().unwrap().iter().find(|(_, tier)| *tier == "alpha-0.1").unwrap().0;
+    let ask = |fields: &str| {
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "1 + 6"}}], "max_tokens": 8, {fields}}}"#);
+        server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &body)
+    };
+    let model = tiers["tiers"][0]["id"].as_str().unwrap().split(':').next().unwrap();
+    let answer = ask(&format!(r#""model": "{model}", "reasoning_effort": "{effort}""#));
+    let report = answer.json()["brevity"].clone();
+    assert_eq!((answer.status, &report["substituted"]), (200, &true.into()), "{}", answer.body);
+    assert!(report["reason"].as_str().unwrap().contains("alpha-0.1") && report["tier"] != "alpha-0.1", "{report}");
+    let named = ask(&format!(r#""model": "{model}:alpha-0.1""#));
+    assert_eq!((named.status, &named.json()["error"]["code"]), (404, &"model_not_found".into()));
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("alpha-0.1") && log.contains("a tier is not served"), "{log}");
+}
+
 #[test]
 fn only_known_keys_are_let_in() {
     let space = Workspace::new();
@@ -220,7 +284,8 @@ fn paths_and_methods_that_do_not_exist_have_the_envelope() {
     let missing = server.ask("GET", "/nowhere", &["x-request-id: a b"], "");
     assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &"not_found".into()));
     assert!(missing.head.contains("x-request-id: req_"));
-    assert_eq!(server.ask("DELETE", "/v1/models", &[], "").status, 405);
+    let method = server.ask("DELETE", "/v1/models", &[], "");
+    assert_eq!((method.status, &method.json()["error"]["code"]), (405, &"method_not_allowed".into()));
     let large =
         server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &"x".repeat((4 << 20) + 1));
     assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"payload_too_large".into()));
@@ -247,9 +312,13 @@ fn the_log_tells_tier_and_tokens_and_no_prompt() {
         );
         server.ask("POST", "/v1/chat/completions", &[json], &body)
     };
-    let whole = ask(false);
-    assert_eq!((whole.status, ask(true).status), (200, 200));
-    let usage = &whole.json()["usage"];
+    let (whole, stream) = (ask(false), ask(true));
+    assert_eq!((whole.status, stream.status), (200, 200));
+    let body = whole.json();
+    let said =
+        |event: &serde_json::Value| event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(body["choices"][0]["message"]["content"], stream.events().iter().map(said).collect::<String>());
+    let usage = &body["usage"];
     server.signal();
     let (_, log) = server.wait();
     assert!(!log.contains("12 + 13"), "{log}");
@@ -269,9 +338,10 @@ fn the_first_signal_lets_requests_finish() {
     let mut running = server.begin("/v1/chat/completions", 2);
     server.signal();
     server.wait_for("draining");
-    assert_eq!(server.ask("GET", "/ready", &[], "").status, 503);
+    let ready = server.ask("GET", "/ready", &[], "");
+    assert_eq!((ready.status, &ready.json()["error"]["code"]), (503, &"service_unavailable".into()));
     running.write_all(b"{}").unwrap();
-    let answer = Answer::read(running);
+    let answer = Answer::read("/v1/chat/completions", running);
     assert!(answer.json()["error"].is_object(), "{}", answer.body);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));
