@@ -57,10 +57,7 @@ impl Dialect {
     /// `error` in the words of this endpoint, where whoever made it spoke those of chat.
     #[must_use]
     pub fn blame(&self, error: ApiError) -> ApiError {
-        let renamed = self.renamed.iter().find(|(chat, _)| error.param.as_deref() == Some(*chat));
-        let Some((chat, own)) = renamed else { return error };
-        let message = error.message.replace(&format!("`{chat}`"), &format!("`{own}`"));
-        ApiError { message, ..error }.with_param(*own)
+        self.renamed.iter().fold(error, |error, (chat, own)| error.renamed(chat, own))
     }
 }
 

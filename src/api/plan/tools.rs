@@ -48,6 +48,16 @@ pub fn tools(
     Ok(Some(Tools { definitions, choice, parallel: parallel.unwrap_or(true) }))
 }
 
+/// Paths of `strict` in tools that the model may call of its own accord: only calls that are asked for are made to fit their
+/// schema, so it changes nothing there.
+pub fn lenient(tools: &Tools, dialect: &Dialect) -> Vec<String> {
+    if tools.choice != ToolChoice::Auto {
+        return Vec::new();
+    }
+    let strict = tools.definitions.iter().enumerate().filter(|(_, tool)| tool["function"]["strict"] == true);
+    strict.map(|(index, _)| format!("tools.{index}{}.strict", dialect.function)).collect()
+}
+
 fn check_definition<'a>(
     definition: &'a ToolDefinition,
     index: usize,
@@ -188,6 +198,18 @@ mod tests {
             (json!({"type": "allowed_tools", "mode": "auto", "tools": []}), "tool_choice.tools"),
         ] {
             assert_eq!(read(choice).unwrap_err().param.as_deref(), Some(param));
+        }
+    }
+
+    #[test]
+    fn strictness_without_effect_is_told() {
+        let mut tools = two();
+        tools[1]["function"]["strict"] = json!(true);
+        let lenient = |choice: Value| super::lenient(&read(tools.clone(), choice).unwrap().unwrap(), &CHAT);
+        assert_eq!(lenient(Value::Null), ["tools.1.function.strict"]);
+        assert_eq!(lenient(json!("auto")), ["tools.1.function.strict"]);
+        for choice in [json!("required"), json!("none"), json!({"type": "function", "function": {"name": "b"}})] {
+            assert!(lenient(choice).is_empty());
         }
     }
 

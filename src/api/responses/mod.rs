@@ -40,7 +40,7 @@ use request::ResponsePlan;
 /// Accepted and ignored: `store`, `truncation` (`auto`), `user`, `safety_identifier`, `service_tier` (`auto`, `default`),
 /// `prompt_cache_key`, `prompt_cache_options`, `prompt_cache_retention`, `moderation`, `text.verbosity`,
 /// `reasoning.summary`, `reasoning.generate_summary`, `reasoning.context`, `reasoning.mode`,
-/// `stream_options.include_obfuscation`, and all of `include` but `message.output_text.logprobs`. Those of them that would
+/// `stream_options.include_obfuscation`, `strict` of tools with the `tool_choice` `auto`, and all of `include` but `message.output_text.logprobs`. Those of them that would
 /// change something elsewhere, and unknown fields, are listed in the response header `x-brevity-ignored`.
 #[utoipa::path(
     post,
@@ -62,7 +62,8 @@ pub async fn create(
     json: Json<CreateResponse>,
 ) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    let plan = request::plan(json, &state.options, &state.sources)?;
+    let checking = state.clone();
+    let plan = json.checked(move |json| request::plan(json, &checking.options, &checking.sources)).await?;
     // Routing and engines speak of fields as chat names them.
     respond(&state, plan, clock, record).await.map_err(|error| RESPONSES.blame(error))
 }
@@ -74,7 +75,7 @@ async fn respond(
     record: Option<Extension<AccessRecord>>,
 ) -> Result<Response, ApiError> {
     let id = || state.sources.id("resp_");
-    let prepared = answer::prepare(state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
+    let prepared = answer::prepare(state, plan.order(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
     let generations = plan.generations(&route, state.engine.context_length(&route.tier));

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::api::ApiError;
-use crate::api::answer;
-use crate::api::extract::Json;
+use crate::api::answer::{self, Order};
+use crate::api::extract::{Ignored, Json};
 use crate::api::metrics::Asked;
 use crate::api::plan::unused::{present, word};
 use crate::api::plan::{self, EffortFields, RESPONSES, SamplingFields, UnusedFields, sampling};
@@ -33,14 +33,14 @@ const INCLUDABLE: [&str; 8] = [
 /// What a checked request asks for.
 #[derive(Debug)]
 pub(super) struct ResponsePlan {
-    pub wish: Wish,
-    pub asked: Asked,
+    wish: Wish,
+    asked: Asked,
     /// The answer, with tier and thinking still open.
     template: Generation,
     pub stream: bool,
     show_thinking: bool,
     settings: ResponseSettings,
-    pub ignored: Vec<String>,
+    pub ignored: Ignored,
 }
 
 /// How a response looks.
@@ -53,9 +53,9 @@ pub(super) struct Shape {
 }
 
 impl ResponsePlan {
-    /// Seed of the answer.
-    pub fn seed(&self) -> u64 {
-        self.template.sampling.seed
+    /// Who shall answer.
+    pub fn order(&self) -> Order<'_> {
+        Order { wish: &self.wish, asked: self.asked, seed: self.template.sampling.seed, choices: 1 }
     }
 
     /// The one generation.
@@ -76,7 +76,7 @@ impl ResponsePlan {
 /// # Errors
 /// 400 with the field.
 pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sources) -> Result<ResponsePlan, ApiError> {
-    let Json { body: request, mut ignored } = json;
+    let Json { body: request, mut ignored, .. } = json;
     refuse(&request)?;
     ignored.extend(unused(&request)?.into_iter().map(str::to_owned));
     let include = request.include.unwrap_or_default();
@@ -115,6 +115,7 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
     let choice = request.tool_choice.filter(|choice| !choice.is_null());
     let offered =
         plan::tools(Some(definitions), choice.as_ref(), request.parallel_tool_calls, &RESPONSES, options.schema_limit)?;
+    ignored.extend(offered.as_ref().map(|tools| plan::tools::lenient(tools, &RESPONSES)).unwrap_or_default());
     let format = request.text.and_then(|text| text.format).unwrap_or_default();
     let messages = plan::turns(request.instructions.clone(), request.input)?;
     let template = Generation {

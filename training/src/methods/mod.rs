@@ -4,6 +4,7 @@
 //! things and what is measured; how a thing is done is decided where that thing lives.
 
 mod order;
+mod passes;
 mod prompt;
 pub mod rl;
 mod sequence;

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const QWEN: Grader = Grader { mode: GraderMode::Qwen };
-const STRICT: Grader = Grader { mode: GraderMode::Strict };
+const QWEN: Grader = Grader { mode: GraderMode::Qwen, requires_box: false };
+const STRICT: Grader = Grader { mode: GraderMode::Strict, requires_box: false };
 
 /// The lines of a file of the shared folder, or `None`, with a message, where there is no such folder.
 fn shared(file: &str) -> Option<Vec<String>> {
