@@ -193,7 +193,7 @@ fn unused(request: &CreateResponse) -> Result<Vec<&'static str>, ApiError> {
 fn not_included(include: &[String]) -> Result<Vec<String>, ApiError> {
     let check = |(index, name): (usize, &String)| word(&format!("include[{index}]"), Some(name), &INCLUDABLE);
     include.iter().enumerate().try_for_each(check)?;
-    Ok(include.iter().filter(|name| *name != LOGPROBS).map(|name| format!("include: {name}")).collect())
+    Ok(include.iter().filter(|name| *name != LOGPROBS).map(|name| format!("include.{name}")).collect())
 }
 
 /// `top_logprobs: 0` asks for nothing, so that a response's own value can be sent back.
