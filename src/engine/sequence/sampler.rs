@@ -172,7 +172,8 @@ impl TokenSampler {
             *self.counts.entry(id).or_default() += 1;
         }
         self.splitter.push(id, &mut self.split);
-        self.owes_answer &= self.split.answer.iter().all(u8::is_ascii_whitespace);
+        // Up to the blank are whitespace and controls, of which a reader sees nothing.
+        self.owes_answer &= self.split.answer.iter().all(|&byte| byte <= b' ');
         self.budget.count(phase, forced);
         let thought = phase == Phase::Thinking || (phase == Phase::Opening && self.split.mark);
         if !thought && self.failure.is_none() {
