@@ -149,7 +149,11 @@ impl ApiError {
     /// The same error in the words of an endpoint that calls the field `name` `own`.
     #[must_use]
     pub fn renamed(self, name: &str, own: &str) -> Self {
-        if self.param.as_deref() == Some(name) { self.with_param(own) } else { self }
+        if self.param.as_deref() != Some(name) {
+            return self;
+        }
+        let message = self.message.replace(&format!("`{name}`"), &format!("`{own}`"));
+        Self { message, ..self }.with_param(own)
     }
 
     /// The body, as it is sent; also the payload of an error event in a stream.
