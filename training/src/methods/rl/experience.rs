@@ -24,6 +24,8 @@ pub(super) struct Response {
     pub(super) prompt_tokens: usize,
     pub(super) correct: bool,
     pub(super) truncated: bool,
+    /// The grader came to no verdict, so that it counts as incorrect.
+    pub(super) undecided: bool,
     pub(super) level: Option<String>,
     pub(super) reward: f64,
     /// Under the policy before the step's updates, `[response tokens]`.
@@ -169,6 +171,7 @@ impl<'a> Collector<'a> {
                 prompt_tokens: prompt.ids.len(),
                 correct: false,
                 truncated: rollout.finish == FinishReason::Length,
+                undecided: false,
                 level: prompt.problem.level.clone(),
                 reward: 0.0,
                 old_logprobs: Vec::new(),
@@ -186,7 +189,9 @@ impl<'a> Collector<'a> {
             let mut outcomes = Vec::with_capacity(group.len());
             for response in group.iter_mut() {
                 let text = self.codec.decode(&response.sequence.ids[response.prompt_tokens..])?;
-                let reached = self.grader.grade(&text, &prompt.problem.answer).correct;
+                let grade = self.grader.grade_safely(&text, &prompt.problem.answer);
+                let reached = grade.correct;
+                response.undecided = grade.undecided;
                 response.correct = reached && (self.truncated == Truncated::Grade || !response.truncated);
                 let tokens = match self.length {
                     LengthOf::Response => response.tokens(),
@@ -243,3 +248,6 @@ impl<'a> Collector<'a> {
         Ok(entropy / tokens.max(1) as f64)
     }
 }
+
+#[cfg(test)]
+mod tests;
