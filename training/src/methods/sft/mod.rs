@@ -2,7 +2,7 @@
 
 mod examples;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use candle_core::{DType, Device, Tensor};
@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use self::examples::Examples;
 use super::sequence::{Sequence, micro_batches, target_logits};
-use super::state;
+use super::{identity, state};
 use crate::model::{Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
 use crate::optimizer::{AdamW, StepOutcome};
 use crate::recipe::{Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
+use crate::tasks::readers::Pair;
 use crate::text::Codec;
-use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, RunIdentity, StepTimings, resident_memory};
+use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, StepTimings, resident_memory};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -77,13 +78,16 @@ struct Progress {
 /// [`Error::Config`] and [`Error::Format`] for a recipe or files that do not fit, [`Error::Interrupted`] when the observer
 /// asked to stop.
 pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftObserver) -> Result<()> {
-    let base_hash = recipe.base.as_deref().map_or(Ok(String::new()), crate::model::weights_hash)?;
-    let pairs = examples::read(&recipe.data)?;
-    let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha: 0.0, base: base_hash };
-    let run = RunFolder::open(run, &identity, recipe)?;
-    let (base, tokenizer_folder) = start(recipe, &run)?;
-    let codec = Codec::from_folder(&tokenizer_folder)?;
-    let mut examples = Examples::new(recipe, &pairs, &codec, &base)?;
+    let (pairs, warning) = examples::read(&recipe.data)?;
+    if let Some(warning) = warning {
+        observer.on_warning(&warning);
+    }
+    // What is wrong with a file is said before the run has a folder, which would belong to the wrong file.
+    let from_base = recipe.base.as_deref().map(|base| Start::from_base(recipe, &pairs, base)).transpose()?;
+    let run = RunFolder::open(run, &identity(recipe, 0.0)?, recipe)?;
+    let start = from_base.map_or_else(|| Start::from_nothing(recipe, &pairs, &run), Ok)?;
+    let Start { base, tokenizer_folder, codec, sequences } = start;
+    let mut examples = Examples::new(recipe, sequences, &codec, &base)?;
     let tuning = recipe.tuning.tuning();
     let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
@@ -128,25 +132,46 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     }
 }
 
-/// The model that training starts from and the folder of its tokenizer.
-fn start(recipe: &Recipe, run: &RunFolder) -> Result<(Pretrained, std::path::PathBuf)> {
-    if let Some(base) = &recipe.base {
-        return Ok((Pretrained::load(base, DType::F32, &Device::Cpu)?, base.clone()));
+/// What training starts from.
+struct Start {
+    base: Pretrained,
+    tokenizer_folder: PathBuf,
+    codec: Codec,
+    /// The examples of a file.
+    sequences: Vec<Sequence>,
+}
+
+impl Start {
+    fn new(recipe: &Recipe, pairs: &[Pair], base: Pretrained, tokenizer_folder: PathBuf) -> Result<Self> {
+        let codec = Codec::from_folder(&tokenizer_folder)?;
+        let sequences = examples::tokenize(recipe, pairs, &codec, &base)?;
+        Ok(Self { base, tokenizer_folder, codec, sequences })
     }
-    let Some(section) = &recipe.model else {
-        return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
-    };
-    if section.vocabulary != Some(Vocabulary::Mini) {
-        return Err(Error::config("`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing"));
+
+    /// From the recipe's base.
+    fn from_base(recipe: &Recipe, pairs: &[Pair], base: &Path) -> Result<Self> {
+        Self::new(recipe, pairs, Pretrained::load(base, DType::F32, &Device::Cpu)?, base.to_owned())
     }
-    let folder = run.file("tokenizer");
-    tokenizer::write(&folder, recipe.seed)?;
-    let codec = Codec::from_folder(&folder)?;
-    let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
-    let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
-    let config = section.config(codec.vocabulary_size());
-    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-    Ok((Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?, folder))
+
+    /// From random weights, with a tokenizer that is written into the run's folder.
+    fn from_nothing(recipe: &Recipe, pairs: &[Pair], run: &RunFolder) -> Result<Self> {
+        let Some(section) = &recipe.model else {
+            return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
+        };
+        if section.vocabulary != Some(Vocabulary::Mini) {
+            return Err(Error::config(
+                "`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing",
+            ));
+        }
+        let folder = run.file("tokenizer");
+        tokenizer::write(&folder, recipe.seed)?;
+        let codec = Codec::from_folder(&folder)?;
+        let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
+        let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
+        let config = section.config(codec.vocabulary_size());
+        let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+        Self::new(recipe, pairs, Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?, folder)
+    }
 }
 
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {
