@@ -1,132 +1,10 @@
 //! The server as its operators meet it: options from everywhere, ports, keys, signals.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 
+use crate::server::{Answer, CHAT, Running, family};
 use crate::support::Workspace;
-
-/// The bundled family, from any folder.
-fn family() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini").display().to_string()
-}
-
-/// A server that runs.
-struct Running {
-    process: Child,
-    output: BufReader<ChildStdout>,
-    errors: BufReader<ChildStderr>,
-    address: SocketAddr,
-    /// What it showed before it listened.
-    banner: String,
-}
-
-impl Running {
-    /// Starts the server on a free port and waits until it listens.
-    fn start(space: &Workspace, arguments: &[&str]) -> Self {
-        let family = family();
-        let fixed = ["--family", &family, "--engine", "scripted", "--port", "0"];
-        let mut command = space.command(&[&fixed[..], arguments].concat());
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        let mut errors = BufReader::new(process.stderr.take().unwrap());
-        let mut banner = String::new();
-        let address = loop {
-            let mut line = String::new();
-            if output.read_line(&mut line).unwrap() == 0 {
-                let mut text = String::new();
-                errors.read_to_string(&mut text).unwrap();
-                panic!("the server did not start:\n{text}");
-            }
-            if let Some(rest) = line.strip_prefix("listening on http://") {
-                break rest.split(',').next().unwrap().parse().unwrap();
-            }
-            banner.push_str(&line);
-        };
-        Self { process, output, errors, address, banner }
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-        let head: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        let length = body.len();
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}"
-        )
-        .unwrap();
-        Answer::read(stream)
-    }
-
-    fn signal(&self) {
-        let process = libc::pid_t::try_from(self.process.id()).unwrap();
-        // SAFETY: the process is a child of ours that was not waited for, so the number is still its own.
-        assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
-    }
-
-    /// Waits until it logs a line with this text.
-    fn wait_for(&mut self, text: &str) {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert_ne!(self.errors.read_line(&mut line).unwrap(), 0, "it ended without saying `{text}`");
-        }
-    }
-
-    /// A request whose body is still to come, and of which the server has read everything else.
-    fn begin(&self, path: &str, length: usize) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let json = "content-type: application/json\r\n";
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n{json}\r\n"
-        )
-        .unwrap();
-        let mut leave = [0; 25];
-        stream.read_exact(&mut leave).unwrap();
-        assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
-        stream
-    }
-
-    /// Waits for its end; exit code and standard error.
-    fn wait(mut self) -> (Option<i32>, String) {
-        let (mut log, mut rest) = (String::new(), String::new());
-        self.errors.read_to_string(&mut log).unwrap();
-        self.output.read_to_string(&mut rest).unwrap();
-        (self.process.wait().unwrap().code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Has no effect on one that has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// An HTTP answer.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn read(mut stream: TcpStream) -> Self {
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
-    }
-
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
-    }
-}
 
 #[test]
 fn a_port_in_use_is_told() {
@@ -192,6 +70,45 @@ fn the_server_shows_the_family_and_a_line_to_copy() {
     }
 }
 
+/// One tier's file is damaged.
+#[test]
+fn a_part_of_a_family_is_served_where_that_is_wanted() {
+    let space = Workspace::with_family();
+    let place = "family/alpha-0.1/adapter_model.safetensors";
+    let mut weights = space.bytes(place);
+    *weights.last_mut().unwrap() ^= 1;
+    std::fs::write(space.path(place), weights).unwrap();
+    let arguments = ["--family", "family", "--engine", "scripted"];
+    space.fail(&arguments, 1, &["tier `alpha-0.1`", "are not those of", "--allow-partial"]);
+
+    let server = Running::launch(space.command(&[&arguments[..], &["--allow-partial", "--port", "0"]].concat()));
+    let row = server.banner.lines().find(|line| line.starts_with("alpha-0.1 ")).unwrap();
+    assert!(row.contains("not loaded"), "{}", server.banner);
+    let tiers = server.ask("GET", "/v1/tiers", &[], "").json();
+    let state =
+        |name: &str| tiers["tiers"].as_array().unwrap().iter().find(|tier| tier["name"] == name).unwrap().clone();
+    assert_eq!((&state("alpha-0.1")["loaded"], &state("alpha-0.2")["loaded"]), (&false.into(), &true.into()));
+    assert!(state("alpha-0.1")["problem"].as_str().unwrap().contains("are not those of"), "{tiers}");
+    assert_eq!(server.ask("GET", "/ready", &[], "").status, 200);
+
+    let effort = tiers["effort"].as_object().unwrap().iter().find(|(_, tier)| *tier == "alpha-0.1").unwrap().0;
+    let ask = |fields: &str| {
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "1 + 6"}}], "max_tokens": 8, {fields}}}"#);
+        server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &body)
+    };
+    let model = tiers["tiers"][0]["id"].as_str().unwrap().split(':').next().unwrap();
+    let answer = ask(&format!(r#""model": "{model}", "reasoning_effort": "{effort}""#));
+    let report = answer.json()["brevity"].clone();
+    assert_eq!((answer.status, &report["substituted"]), (200, &true.into()), "{}", answer.body);
+    assert!(report["reason"].as_str().unwrap().contains("alpha-0.1") && report["tier"] != "alpha-0.1", "{report}");
+    let named = ask(&format!(r#""model": "{model}:alpha-0.1""#));
+    assert_eq!((named.status, &named.json()["error"]["code"]), (404, &"model_not_found".into()));
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("alpha-0.1") && log.contains("a tier is not served"), "{log}");
+}
+
 #[test]
 fn only_known_keys_are_let_in() {
     let space = Workspace::new();
@@ -220,7 +137,8 @@ fn paths_and_methods_that_do_not_exist_have_the_envelope() {
     let missing = server.ask("GET", "/nowhere", &["x-request-id: a b"], "");
     assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &"not_found".into()));
     assert!(missing.head.contains("x-request-id: req_"));
-    assert_eq!(server.ask("DELETE", "/v1/models", &[], "").status, 405);
+    let method = server.ask("DELETE", "/v1/models", &[], "");
+    assert_eq!((method.status, &method.json()["error"]["code"]), (405, &"method_not_allowed".into()));
     let large =
         server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &"x".repeat((4 << 20) + 1));
     assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"payload_too_large".into()));
@@ -247,9 +165,13 @@ fn the_log_tells_tier_and_tokens_and_no_prompt() {
         );
         server.ask("POST", "/v1/chat/completions", &[json], &body)
     };
-    let whole = ask(false);
-    assert_eq!((whole.status, ask(true).status), (200, 200));
-    let usage = &whole.json()["usage"];
+    let (whole, stream) = (ask(false), ask(true));
+    assert_eq!((whole.status, stream.status), (200, 200));
+    let body = whole.json();
+    let said =
+        |event: &serde_json::Value| event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(body["choices"][0]["message"]["content"], stream.stream_events().iter().map(said).collect::<String>());
+    let usage = &body["usage"];
     server.signal();
     let (_, log) = server.wait();
     assert!(!log.contains("12 + 13"), "{log}");
@@ -269,9 +191,10 @@ fn the_first_signal_lets_requests_finish() {
     let mut running = server.begin("/v1/chat/completions", 2);
     server.signal();
     server.wait_for("draining");
-    assert_eq!(server.ask("GET", "/ready", &[], "").status, 503);
+    let ready = server.ask("GET", "/ready", &[], "");
+    assert_eq!((ready.status, &ready.json()["error"]["code"]), (503, &"service_unavailable".into()));
     running.write_all(b"{}").unwrap();
-    let answer = Answer::read(running);
+    let answer = Answer::read(CHAT, running);
     assert!(answer.json()["error"].is_object(), "{}", answer.body);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::engine::EngineError;
 use crate::routing::RouteError;
 
+/// When to try again, where nobody knows better.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// An error that is told to the client. The constructors are the whole list of statuses this server answers with.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -26,6 +29,9 @@ pub struct ApiError {
     pub message: String,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// Whether the same request would fail again, as official clients are told by `x-should-retry: false`: they send 408 and
+    /// 5xx again otherwise.
+    pub is_final: bool,
 }
 
 /// The body of every error.
@@ -51,7 +57,7 @@ pub struct ErrorBody {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, kind, code, param: None, message: message.into(), retry_after: None }
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None, is_final: false }
     }
 
     /// 400: the request as a whole cannot be read.
@@ -64,7 +70,8 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("invalid_value"), message).with_param(param)
     }
 
-    /// 400: prompt and answer do not fit the model.
+    /// 400: prompt and answer do not fit the model. Blames `messages`; an endpoint that calls its prompt otherwise says so
+    /// with [`ApiError::renamed`].
     pub fn context_length_exceeded(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("context_length_exceeded"), message)
             .with_param("messages")
@@ -90,9 +97,14 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", Some("method_not_allowed"), message)
     }
 
-    /// 408: the client, or the work, took longer than the deadline.
+    /// 408: the client, or the waiting for a place, took longer than the deadline; nothing was computed.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", Some("timeout"), message)
+    }
+
+    /// 408: the work took longer than the deadline, and would again.
+    pub fn deadline(message: impl Into<String>) -> Self {
+        Self { is_final: true, ..Self::timeout(message) }
     }
 
     /// 413: the body is larger than the server takes.
@@ -105,15 +117,16 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
     }
 
-    /// 429: the queue is full; nothing was started.
+    /// 429: the queue is full, here or in a server behind this one; nothing was started.
     pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message);
         Self { retry_after: Some(retry_after), ..error }
     }
 
-    /// 500: the engine or this server failed on this request.
+    /// 500: the engine or this server failed on this request, and would again; what passes by itself is a 503.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), message)
+        let error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), message);
+        Self { is_final: true, ..error }
     }
 
     /// 502: a server behind this one failed.
@@ -131,6 +144,12 @@ impl ApiError {
     #[must_use]
     pub fn with_param(self, param: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..self }
+    }
+
+    /// The same error in the words of an endpoint that calls the field `name` `own`.
+    #[must_use]
+    pub fn renamed(self, name: &str, own: &str) -> Self {
+        if self.param.as_deref() == Some(name) { self.with_param(own) } else { self }
     }
 
     /// The body, as it is sent; also the payload of an error event in a stream.
@@ -155,10 +174,14 @@ impl From<EngineError> for ApiError {
                 None => Self::bad_request(message),
             },
             EngineError::TooLong { .. } => Self::context_length_exceeded(message),
-            EngineError::UnknownTier(_) => Self::model_not_found(message),
+            EngineError::UnknownTier(_) | EngineError::UnknownModel { .. } => Self::model_not_found(message),
             EngineError::Unsupported { .. } => Self::bad_request(message),
+            EngineError::Busy { retry_after, .. } => {
+                let error = Self::overloaded(message, retry_after.unwrap_or(RETRY));
+                Self { code: Some("rate_limit_exceeded"), ..error }
+            }
             EngineError::Unavailable { retry_after, .. } => {
-                Self::unavailable(message, Some(retry_after.unwrap_or(Duration::from_secs(1))))
+                Self::unavailable(message, Some(retry_after.unwrap_or(RETRY)))
             }
             EngineError::Failed { upstream: true, .. } => Self::bad_gateway(message),
             EngineError::Failed { upstream: false, .. } => Self::internal(message),
@@ -171,7 +194,7 @@ impl From<RouteError> for ApiError {
         let message = error.to_string();
         match (&error, error.param()) {
             (RouteError::UnknownModel { .. } | RouteError::NotLoaded { .. }, _) => Self::model_not_found(message),
-            (RouteError::Empty { .. }, _) => Self::unavailable(message, Some(Duration::from_secs(1))),
+            (RouteError::Empty { .. }, _) => Self::unavailable(message, Some(RETRY)),
             (_, Some(param)) => Self::invalid(param, message),
             (_, None) => Self::bad_request(message),
         }
@@ -190,6 +213,9 @@ impl IntoResponse for ApiError {
                 headers.insert(header::RETRY_AFTER, seconds);
                 headers.insert("retry-after-ms", milliseconds);
             }
+        }
+        if self.is_final {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -222,12 +248,32 @@ mod tests {
         assert_eq!(response.headers()["retry-after-ms"], "1200");
     }
 
+    /// Official clients send a request again after 408, 409, 429 and 5xx, unless they are told not to.
+    #[test]
+    fn what_would_fail_again_is_not_to_be_sent_again() {
+        let told = |error: ApiError| error.into_response().headers().get("x-should-retry").cloned();
+        for error in [ApiError::deadline("late"), ApiError::internal("broken"), EngineError::failed("x").into()] {
+            assert_eq!(told(error).unwrap(), "false");
+        }
+        let after = Duration::from_secs(1);
+        for error in [
+            ApiError::timeout("the queue was long"),
+            ApiError::overloaded("full", after),
+            ApiError::unavailable("restarting", Some(after)),
+            ApiError::bad_gateway("lost"),
+        ] {
+            assert_eq!(told(error), None);
+        }
+    }
+
     #[test]
     fn engine_errors_become_the_status_of_whose_fault_they_are() {
         for (error, status, code) in [
             (EngineError::invalid("logit_bias", "x"), 400, Some("invalid_value")),
             (EngineError::TooLong { tier: "t".into(), prompt: 9, limit: 8 }, 400, Some("context_length_exceeded")),
             (EngineError::UnknownTier("t".into()), 404, Some("model_not_found")),
+            (EngineError::UnknownModel { message: "x".into() }, 404, Some("model_not_found")),
+            (EngineError::Busy { message: "x".into(), retry_after: None }, 429, Some("rate_limit_exceeded")),
             (EngineError::Unsupported { engine: "upstream", what: "grammars" }, 400, None),
             (EngineError::Unavailable { message: "x".into(), retry_after: None }, 503, Some("service_unavailable")),
             (EngineError::failed("x"), 500, Some("internal_error")),

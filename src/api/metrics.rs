@@ -77,7 +77,7 @@ const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
 ];
 /// Every gauge with its help text.
 const GAUGES: &[(&str, &str)] = &[
-    (RUNNING, "Requests that hold a permit."),
+    (RUNNING, "Choices that are computed, or whose places are kept free for the first in the queue."),
     (WAITING, "Requests in the queue."),
     (BUILD, "Always 1; the labels say what was built."),
 ];

@@ -69,7 +69,7 @@ fn tier_object(state: &AppState, tier: &TierView) -> ModelObject {
         owned_by: "brevity",
         tier: Some(tier.name.clone()),
         alpha: Some(tier.alpha),
-        card: tier.card.clone(),
+        card: tier.card.clone().filter(|_| !tier.is_card_stale),
         context_length: state.engine.context_length(&tier.name),
     }
 }

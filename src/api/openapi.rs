@@ -66,7 +66,9 @@ pub async fn document() -> impl IntoResponse {
 
 /// The page `/docs`, whose parts are all in the binary.
 pub fn docs() -> SwaggerUi {
-    SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"))
+    // Without this word the page asks a server of the makers of Swagger for a badge.
+    let config = utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none");
+    SwaggerUi::new("/docs").config(config)
 }
 
 #[cfg(test)]

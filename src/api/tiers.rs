@@ -18,7 +18,7 @@ pub struct TierList {
     pub family: String,
     /// One sentence about it.
     pub description: String,
-    /// What computes: `mistral`, `upstream` or `scripted`.
+    /// What computes: `mistral`, `upstream` or `scripted`; `mixed` where tiers differ.
     #[schema(value_type = String)]
     pub engine: &'static str,
     /// The effort of requests that name none.
@@ -53,6 +53,10 @@ pub struct TierState {
     /// What an evaluation found out about it.
     #[schema(value_type = Option<Object>)]
     pub card: Option<TierCard>,
+    /// What the card is worth: `current`, or `stale` where it is of other weights than those that answer; `auto` then leaves it
+    /// out of account. Null without a card.
+    #[schema(value_type = Option<String>)]
+    pub card_state: Option<&'static str>,
 }
 
 /// List tiers
@@ -75,6 +79,7 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<TierList> {
         context_length: state.engine.context_length(&tier.name),
         tokens_per_second: tier.tokens_per_second,
         card: tier.card.clone(),
+        card_state: tier.card.as_ref().map(|_| if tier.is_card_stale { "stale" } else { "current" }),
     });
     Json(TierList {
         tiers: tiers.collect(),

@@ -58,7 +58,8 @@ enum Command {
     Show(show::Arguments),
     /// Check files, hashes, shapes and tokenizers of every tier; exit with 1 when something is wrong
     ///
-    /// Fetches what is on the hub. A card that was measured on other weights counts as a fault.
+    /// Fetches what is on the hub, and asks the servers of upstream tiers for one token each. A card that was measured on
+    /// other weights counts as a fault.
     Verify,
     Add(add::Arguments),
     Remove(remove::Arguments),

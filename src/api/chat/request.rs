@@ -1,8 +1,8 @@
 //! A chat request, checked: who shall answer, what is generated, and how it is shown.
 
 use crate::api::ApiError;
-use crate::api::answer;
-use crate::api::extract::Json;
+use crate::api::answer::{self, Order};
+use crate::api::extract::{Ignored, Json};
 use crate::api::metrics::Asked;
 use crate::api::plan::{self, EffortFields, SamplingFields, sampling};
 use crate::api::state::{Options, ReasoningNames, Sources};
@@ -25,8 +25,8 @@ pub struct ChatPlan {
     pub stream: bool,
     include_usage: bool,
     show_thinking: bool,
-    /// Paths of fields that change nothing.
-    pub ignored: Vec<String>,
+    /// Fields that change nothing.
+    pub ignored: Ignored,
 }
 
 /// How a response looks.
@@ -40,9 +40,9 @@ pub(super) struct Shape {
 }
 
 impl ChatPlan {
-    /// Seed of the first choice.
-    pub fn seed(&self) -> u64 {
-        self.template.sampling.seed
+    /// Who shall answer, with how many choices.
+    pub fn order(&self) -> Order<'_> {
+        Order { wish: &self.wish, asked: self.asked, seed: self.template.sampling.seed, choices: self.n }
     }
 
     /// One generation a choice, each with a seed of its own.
@@ -66,7 +66,7 @@ impl ChatPlan {
 /// # Errors
 /// 400 with the field.
 pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources) -> Result<ChatPlan, ApiError> {
-    let Json { body: mut request, mut ignored } = json;
+    let Json { body: mut request, mut ignored, .. } = json;
     refuse(&request)?;
     check_unused(&request)?;
     ignored.extend(without_effect(&request).map(str::to_owned));
@@ -102,6 +102,7 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
     let n = sampling::choices(request.n, options.max_choices)?;
     let tools =
         plan::tools(request.tools, request.tool_choice.as_ref(), request.parallel_tool_calls, options.schema_limit)?;
+    ignored.extend(tools.as_ref().map(plan::tools::lenient).unwrap_or_default());
     let template = Generation {
         tier: String::new(),
         sampling: fields.check(&options.sampling, || sources.seed())?,

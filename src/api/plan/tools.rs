@@ -47,6 +47,16 @@ pub fn tools(
     Ok(Some(Tools { definitions, choice, parallel: parallel.unwrap_or(true) }))
 }
 
+/// Paths of `strict` in tools that the model may call of its own accord: only calls that are asked for are made to fit their
+/// schema, so it changes nothing there.
+pub fn lenient(tools: &Tools) -> Vec<String> {
+    if tools.choice != ToolChoice::Auto {
+        return Vec::new();
+    }
+    let strict = tools.definitions.iter().enumerate().filter(|(_, tool)| tool["function"]["strict"] == true);
+    strict.map(|(index, _)| format!("tools.{index}.function.strict")).collect()
+}
+
 fn check_definition(definition: &ToolDefinition, index: usize, limit: usize) -> Result<&str, ApiError> {
     if definition.kind != "function" {
         let message = format!("tools of type `{}` are not known here; only `function` is", definition.kind);
@@ -145,6 +155,18 @@ mod tests {
         let allowed = choice(json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": list}}));
         assert_eq!((allowed.choice, allowed.definitions.len()), (ToolChoice::Required, 1));
         assert!(read(json!([]), json!("auto")).unwrap().is_none());
+    }
+
+    #[test]
+    fn strictness_without_effect_is_told() {
+        let mut tools = two();
+        tools[1]["function"]["strict"] = json!(true);
+        let lenient = |choice: Value| super::lenient(&read(tools.clone(), choice).unwrap().unwrap());
+        assert_eq!(lenient(Value::Null), ["tools.1.function.strict"]);
+        assert_eq!(lenient(json!("auto")), ["tools.1.function.strict"]);
+        for choice in [json!("required"), json!("none"), json!({"type": "function", "function": {"name": "b"}})] {
+            assert!(lenient(choice).is_empty());
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Model {
     )]
     pub allow_partial: bool,
 
-    /// What computes [default: mistral]
+    /// What computes tiers whose weights are here; a tier with [tier.upstream] is computed by its server [default: mistral]
     #[arg(long, env = "BREVITY_ENGINE", hide_env_values = true, value_name = "NAME")]
     pub engine: Option<EngineKind>,
 
@@ -148,7 +148,7 @@ pub struct Network {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 pub struct Load {
-    /// Requests that are computed at a time
+    /// Choices that are computed at a time; a request with `n` has so many
     #[arg(long, env = "BREVITY_MAX_RUNNING", hide_env_values = true, value_name = "N", default_value = "64", value_parser = count)]
     pub max_running: usize,
 

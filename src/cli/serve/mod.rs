@@ -45,6 +45,8 @@ Examples:
       another family, with limits of thinking
   serve --host 0.0.0.0 --api-key-file keys.txt --log-format json
       for others too, each with a key
+  serve --family examples/upstream
+      a family that another server computes, as its family.toml says
   serve --config production.toml --print-config
       what a file and the environment add up to";
 
@@ -93,7 +95,8 @@ fn load(options: &Model) -> Result<LoadedFamily> {
 }
 
 async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Result<()> {
-    let engine = engine::start(&options.model, options.load.max_running, &family).await?;
+    // One place more than there are for requests: that of the probe behind `/ready`.
+    let engine = engine::start(&options.model, options.load.max_running.saturating_add(1), &family).await?;
     tracing::info!(family = family.manifest.name, engine = engine.kind(), "loaded");
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue);

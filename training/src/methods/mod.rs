@@ -5,6 +5,7 @@
 
 mod identity;
 mod order;
+mod passes;
 mod prompt;
 pub mod rl;
 mod sequence;

@@ -1,13 +1,4 @@
-//! Token sequences with a part that is given and a part that is learnt from, and how they pass through a decoder.
-
-use candle_core::Tensor;
-
-use crate::Result;
-use crate::model::ops::kernels::UNIFORM_ABOVE;
-use crate::model::{Decoder, ModelConfig, Packed};
-
-/// A sequence that only makes a batch larger.
-const FILLING: &[u32] = &[0];
+//! Token sequences with a part that is given and a part that is learnt from, and their division into micro-batches.
 
 /// One sequence and which of its tokens are learnt from; the others are given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,44 +37,6 @@ pub(super) fn micro_batches<'a, T>(
         rest = later;
         Some(micro)
     })
-}
-
-/// Logits that predict the targets of `sequences`, divided by the sampling temperature, `[targets, vocabulary]`, and the
-/// targets themselves, both in order.
-///
-/// A sequence's logits are the same to the bit in whatever company it passes through the model: where there are so few rows
-/// that a product would be summed in another order, rows are added whose results nobody sees.
-///
-/// # Errors
-/// As [`Decoder::hidden`].
-pub(super) fn target_logits(
-    decoder: &Decoder,
-    sequences: &[&Sequence],
-    temperature: f64,
-) -> Result<(Tensor, Vec<u32>)> {
-    let given = |sequence: &&Sequence| sequence.ids.len() - 1;
-    let missing = fewest_rows(decoder.config()).saturating_sub(sequences.iter().map(given).sum());
-    let inputs = sequences.iter().map(|sequence| &sequence.ids[..given(sequence)]);
-    let packed = Packed::new(inputs.chain(std::iter::repeat_n(FILLING, missing)));
-    let mut rows = Vec::new();
-    let mut targets = Vec::new();
-    for (sequence, &offset) in sequences.iter().zip(&packed.offsets) {
-        rows.extend(sequence.targets.iter().map(|target| (offset + target - 1) as u32));
-        targets.extend(sequence.targets.iter().map(|&target| sequence.ids[target]));
-    }
-    let wanted = rows.len();
-    rows.resize(wanted.max(fewest_rows(decoder.config())), 0);
-    let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
-    let logits = if rows.len() > wanted { logits.narrow(0, 0, wanted)?.contiguous()? } else { logits };
-    let logits = if temperature == 1.0 { logits } else { (logits / temperature)? };
-    Ok((logits, targets))
-}
-
-/// Rows from which on every product of a decoder is summed in one and the same order.
-fn fewest_rows(config: &ModelConfig) -> usize {
-    let narrowest =
-        [config.hidden_size, config.head_shape().qkv_width(), 2 * config.intermediate_size, config.vocab_size];
-    UNIFORM_ABOVE / narrowest.into_iter().min().unwrap_or(1) + 2
 }
 
 #[cfg(test)]

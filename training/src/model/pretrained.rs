@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::{ModelConfig, SpecialTokens};
 use super::decoder::Decoder;
+use super::layered::{Layered, Weight};
 use super::lora::LoraAdapter;
 use super::ops::Rotary;
 use super::weights::{Weights, hash_files, read_weights, weight_files, write_weights};
@@ -37,16 +38,24 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Config`] when there is no such folder, otherwise as the readers of its parts.
     pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        let config = Self::config(folder)?;
+        let tokens = SpecialTokens::read(folder)?;
+        let weights = read_weights(folder, &config, dtype, device)?;
+        Ok(Self { config, tokens, weights })
+    }
+
+    /// The configuration of the model in `folder`, before any weight is read.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no such folder, otherwise as [`ModelConfig::read`].
+    pub fn config(folder: &Path) -> Result<ModelConfig> {
         if !folder.is_dir() {
             return Err(Error::config(format!(
                 "no model folder at `{}`; expected a Hugging Face folder with config.json and model.safetensors",
                 folder.display()
             )));
         }
-        let config = ModelConfig::read(folder)?;
-        let tokens = SpecialTokens::read(folder)?;
-        let weights = read_weights(folder, &config, dtype, device)?;
-        Ok(Self { config, tokens, weights })
+        ModelConfig::read(folder)
     }
 
     /// A model with random weights: normal with standard deviation 0.02 for the embedding and `1 / sqrt(in)` for the
@@ -77,12 +86,31 @@ impl Pretrained {
         Ok(Self { config, tokens, weights })
     }
 
+    /// The same model with weights of another format on another device.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the device has no room for them.
+    pub fn to(mut self, dtype: DType, device: &Device) -> Result<Self> {
+        for weight in self.weights.values_mut() {
+            *weight = weight.to_dtype(dtype)?.to_device(device)?;
+        }
+        Ok(self)
+    }
+
     /// A decoder over these weights as constants.
     ///
     /// # Errors
     /// [`Error::Config`] when a weight is missing.
     pub fn decoder(&self) -> Result<Decoder> {
         Decoder::new(&self.config, &self.rotary(), |name| self.weight(name))
+    }
+
+    /// These weights as constants, run layer by layer, without a copy of any.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a weight is missing.
+    pub fn layered(&self) -> Result<Layered> {
+        Layered::new(&self.config, &self.rotary(), |name| Ok(Weight::frozen(&self.weight(name)?)), |_| None)
     }
 
     /// A decoder over these weights with `adapter` folded in, as constants.

@@ -162,6 +162,10 @@ pub struct AlgorithmSection {
     pub truncated: Truncated,
     /// What a length counts. Default `response` (paper's text; its code counts the prompt too).
     pub length: LengthOf,
+    /// Corrects for a sampler whose probabilities are not quite the trainer's: every token's advantage is multiplied by
+    /// the trainer's probability over the sampler's, at most this number; 2 is usual. Off when absent, as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated_is: Option<f64>,
 }
 
 impl Default for AlgorithmSection {
@@ -174,6 +178,7 @@ impl Default for AlgorithmSection {
             loss_aggregation: LossAggregation::SequenceMean,
             truncated: Truncated::Zero,
             length: LengthOf::Response,
+            truncated_is: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::keys::{KeyError, one_of};
 use super::{DataSource, Recipe, SftSchedule, Stage, TuningMode};
 use crate::advantage::KlPlacement;
+use crate::compute::{DeviceName, Precision, RunPath};
 use crate::objective;
 
 type Check = Result<(), KeyError>;
@@ -48,6 +49,7 @@ impl Recipe {
             seed: super::seed(),
             base: None,
             model: None,
+            compute: Default::default(),
             tuning: Default::default(),
             data: Default::default(),
             grader: Default::default(),
@@ -70,6 +72,7 @@ impl Recipe {
         // Larger seeds could not be written back: TOML's integers are signed.
         ensure(i64::try_from(self.seed).is_ok(), "seed", || format!("must be below 2^63, got {}", self.seed))?;
         self.check_model()?;
+        self.check_compute()?;
         self.check_data()?;
         self.check_optimizer()?;
         match self.stage {
@@ -117,6 +120,18 @@ impl Recipe {
             ensure(self.base.is_some(), "tuning.mode", || "must be `full` for a model without `base`".to_owned())?;
         }
         Ok(())
+    }
+
+    fn check_compute(&self) -> Check {
+        let compute = &self.compute;
+        let plain = compute.device == DeviceName::Cpu && compute.dtype == Precision::F32;
+        ensure(compute.device != DeviceName::Cpu || compute.dtype == Precision::F32, "compute.dtype", || {
+            "must be `f32` on the CPU, which has no matrix product in bf16".to_owned()
+        })?;
+        ensure(compute.path != RunPath::Fused || plain, "compute.path", || {
+            format!("must be `auto` or `layered` on {}; `fused` operations are f32 on the CPU", compute.device)
+        })?;
+        compute.memory.map_or(Ok(()), |memory| number("compute.memory", memory, &POSITIVE))
     }
 
     fn check_data(&self) -> Check {
@@ -204,6 +219,9 @@ impl Recipe {
             format!("must be below the {all} updates of the run, got {}", self.optimizer.warmup_updates)
         })?;
         number("algorithm.clip", self.algorithm.clip, &INSIDE)?;
+        if let Some(limit) = self.algorithm.truncated_is {
+            number("algorithm.truncated_is", limit, &POSITIVE)?;
+        }
         number("algorithm.kl_coefficient", self.algorithm.kl_coefficient, &NOT_NEGATIVE)
     }
 

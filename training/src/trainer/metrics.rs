@@ -38,6 +38,12 @@ pub struct StepMetrics {
     /// Mean over tokens of the entropy of the policy, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
+    /// Mean over tokens of the distance between the sampler's log-probability and the trainer's, in nats.
+    #[serde(rename = "sampling/sampling_logp_difference/mean", default, skip_serializing_if = "Option::is_none")]
+    pub sampler_difference: Option<f64>,
+    /// The greatest such distance.
+    #[serde(rename = "sampling/sampling_logp_difference/max", default, skip_serializing_if = "Option::is_none")]
+    pub sampler_difference_max: Option<f64>,
     /// Mean length.
     #[serde(rename = "completions/mean_length")]
     pub mean_length: f64,

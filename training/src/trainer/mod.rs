@@ -16,7 +16,7 @@ pub use checkpoint::{Checkpoint, Latest, latest, save};
 pub use hash::hash_file;
 pub(crate) use metrics::resident_memory;
 pub use metrics::{LevelMetrics, Line, MetricsLog, StepMetrics, StepTimings};
-pub use plan::{Memory, ModelShape, Plan, bytes};
+pub use plan::{Fit, Memory, ModelShape, Plan, bytes};
 pub use run_folder::{RunFolder, RunIdentity};
 pub use tensorboard::EventWriter;
 

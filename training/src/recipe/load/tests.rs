@@ -284,6 +284,10 @@ fn the_fingerprint_covers_numbers_and_nothing_else() {
         ("eval.samples", "9"),
         ("optimizer.microbatch_tokens", "100"),
         ("optimizer.learning_rate", "0.000005"),
+        ("compute.device", "cuda:1"),
+        ("compute.path", "layered"),
+        ("compute.memory", "24"),
+        ("compute.dtype", "f32"),
     ] {
         assert_eq!(plain, print(&[same]), "{same:?}");
     }
@@ -297,6 +301,35 @@ fn the_fingerprint_covers_numbers_and_nothing_else() {
     ] {
         assert_ne!(plain, print(&[other]), "{other:?}");
     }
+    let on_gpu = print(&[("compute.device", "cuda:0"), ("compute.dtype", "bf16")]);
+    assert_ne!(plain, on_gpu, "half precision changes numbers");
+    assert_ne!(plain, print(&[("algorithm.truncated_is", "2")]));
+}
+
+#[test]
+fn the_bundled_family_is_still_what_its_recipe_makes() {
+    let family = recipes().join("../../models/mini/family.toml");
+    let fingerprint = load("mini.toml").fingerprint().unwrap();
+    assert!(fs::read_to_string(family).unwrap().contains(&fingerprint), "keys of a recipe changed their meaning");
+}
+
+#[test]
+fn devices_and_formats_that_cannot_be_are_refused() {
+    for (pairs, text) in [
+        (vec![("compute.device", "gpu")], "no device is called `gpu`; there are `cpu` and `cuda:0`"),
+        (vec![("compute.dtype", "bf16")], "`compute.dtype`: must be `f32` on the CPU"),
+        (vec![("compute.device", "cuda:0"), ("compute.path", "fused")], "must be `auto` or `layered` on cuda:0"),
+        (vec![("compute.memory", "0")], "`compute.memory`: must be greater than 0"),
+        (vec![("compute.dtype", "f8")], "expected one of `f32`, `bf16`"),
+        (vec![("algorithm.truncated_is", "-1")], "`algorithm.truncated_is`: must be greater than 0"),
+    ] {
+        let message = refusal_of(&pairs);
+        assert!(message.contains(text), "{message}");
+    }
+    let text = Recipe::parse(RL, &set(&[("compute.device", "cuda:2"), ("compute.dtype", "bf16")])).unwrap();
+    assert!(text.compute.is_layered());
+    assert!(text.to_toml().unwrap().contains("device = \"cuda:2\""));
+    assert!(!Recipe::parse(RL, &[]).unwrap().to_toml().unwrap().contains("compute"));
 }
 
 proptest::proptest! {

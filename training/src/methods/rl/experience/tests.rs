@@ -71,21 +71,26 @@ impl Bench {
         Self { _folder: folder, recipe, policy, codec }
     }
 
+    fn passes(&self) -> Passes {
+        Passes::new(&self.recipe.compute, &self.policy).unwrap()
+    }
+
     fn collector(&self) -> Collector<'_> {
         let objective = objective(&self.recipe, self.recipe.objective.alpha[0]).unwrap();
-        Collector::new(&self.recipe, &self.policy, &self.codec, objective).unwrap()
+        Collector::new(&self.recipe, &self.policy, &self.passes(), &self.codec, objective).unwrap()
     }
 
     /// The experience of the first step, its random numbers where an update goes on from.
     fn collect(&self) -> (Experience, ChaCha8Rng) {
         let mut rng = step_rng(self.recipe.seed, 1);
         let prompts = Prompts::from_recipe(&self.recipe, &self.codec).unwrap().step(0, &mut rng).unwrap();
-        let experience = self.collector().collect(&self.policy, prompts, &mut rng, &mut Silent).unwrap();
+        let experience =
+            self.collector().collect(&self.policy, &self.passes(), prompts, &mut rng, &mut Silent).unwrap();
         (experience, rng)
     }
 
     fn update(&self, updater: &mut Updater, experience: &Experience, done: u64, rng: &mut ChaCha8Rng) -> UpdateSummary {
-        updater.update(&self.policy, experience, done, rng, &mut Silent).unwrap()
+        updater.update(&self.policy, &self.passes(), experience, done, rng, &mut Silent).unwrap()
     }
 
     fn parameters(&self) -> Vec<Vec<u32>> {
@@ -160,6 +165,7 @@ fn boxed(bench: &Bench) -> (Vec<Prompt>, Vec<Response>) {
         undecided: false,
         level: None,
         reward: 0.0,
+        sampler_logprobs: Vec::new(),
         old_logprobs: Vec::new(),
         reference_logprobs: None,
         advantages: Vec::new(),
@@ -180,6 +186,27 @@ fn a_response_that_was_cut_off_earns_nothing_though_it_boxes_the_right_answer() 
     let (prompts, mut responses) = boxed(&bench);
     let rewards = bench.collector().reward(&prompts, &mut responses).unwrap();
     assert_eq!(rewards, [vec![0.9; 4]], "the released code pays it");
+}
+
+#[test]
+fn a_sampler_that_is_off_is_corrected_for_up_to_a_limit() {
+    let mut response = Response {
+        sequence: Sequence::response(&[1], &[2, 3, 4, 5]),
+        prompt_tokens: 1,
+        correct: true,
+        truncated: false,
+        undecided: false,
+        level: None,
+        reward: 1.0,
+        sampler_logprobs: vec![-1.0, -1.0, -1.0, -1.0],
+        old_logprobs: vec![-1.0, -1.0 + 1.5f32.ln(), -1.0 - 2f32.ln(), -1.0 + 9f32.ln()],
+        reference_logprobs: None,
+        advantages: vec![1.0, 1.0, -4.0, 1.0],
+    };
+    response.correct_for_sampler(2.0);
+    for (found, expected) in response.advantages.iter().zip([1.0, 1.5, -2.0, 2.0]) {
+        assert!((found - expected).abs() < 1e-5, "{:?}", response.advantages);
+    }
 }
 
 #[test]
