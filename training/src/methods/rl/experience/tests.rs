@@ -24,7 +24,7 @@ objective.alpha = 0.2
 prompts_per_step = 6
 samples_per_prompt = 4
 max_new_tokens = 24
-max_prompt_tokens = 128
+max_prompt_tokens = 200
 
 [optimizer]
 learning_rate = 1e-2
