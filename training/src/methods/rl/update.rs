@@ -209,6 +209,7 @@ mod tests {
                 prompt_tokens: 3,
                 correct: true,
                 truncated: false,
+                undecided: false,
                 level: None,
                 reward: 0.0,
                 sampler_logprobs: old.clone(),
