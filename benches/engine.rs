@@ -9,100 +9,39 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
-use std::path::Path;
+mod support;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use brevity::engine::mistral::{EngineSpec, MistralEngine, Weights};
-use brevity::engine::{
-    Constraint, Conversation, Engine, Event, Generation, Message, Prompt, Sampling, Thinking, Usage,
-};
+use brevity::engine::mistral::MistralEngine;
+use brevity::engine::{Engine, Generation, Usage};
 use brevity::eval::Suite;
-use brevity::family::Manifest;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
+use support::{Answer, answer, answers, ask, long};
 
 /// Texts that are compared.
 const TEXTS: usize = 300;
 
 fn main() {
-    // Under `cargo test --all-targets` benches are started too, without this flag.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !support::is_wanted() {
         return;
     }
-    for (name, value) in [("MISTRALRS_CPU_KV_F32", "1"), ("RAYON_NUM_THREADS", "1"), ("CANDLE_NUM_THREADS", "1")] {
-        // SAFETY: no other thread exists yet that could read the environment at the same time.
-        unsafe { std::env::set_var(name, value) };
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let engine = Arc::new(family().await);
+    support::runtime().block_on(async {
+        let (_, engine) = support::family().await;
         speed(&engine).await;
         company(&engine).await;
         memory(&engine).await;
     });
 }
 
-async fn family() -> MistralEngine {
-    let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/family.toml")).unwrap();
-    let mut spec = EngineSpec::new(manifest.resolve(manifest.base.path.as_deref().expect("a folder")));
-    spec.max_running = 64;
-    for tier in &manifest.tiers {
-        let weights = tier.adapter.as_deref().map(|folder| Weights::Adapter(manifest.resolve(folder)));
-        spec = spec.with_tier(&tier.name, weights.unwrap_or(Weights::Base), tier.sha256.clone());
-    }
-    MistralEngine::load(spec).await.unwrap()
-}
-
-fn ask(tier: &str, question: &str, seed: usize) -> Generation {
-    let message = Message { role: "user".to_owned(), content: question.to_owned(), ..Message::default() };
-    Generation {
-        tier: tier.to_owned(),
-        prompt: Prompt::Chat(Conversation { messages: vec![message], tools: None }),
-        sampling: Sampling { seed: seed as u64, ..Sampling::default() },
-        thinking: Thinking::Free,
-        max_tokens: None,
-        stop: Vec::new(),
-        logprobs: None,
-        constraint: Constraint::Free,
-    }
-}
-
-/// All text of a generation, and what it took.
-async fn answer(engine: &MistralEngine, generation: Generation) -> (String, Usage) {
-    let mut events = engine.generate(generation).await.unwrap();
-    let (mut text, mut usage) = (String::new(), Usage::default());
-    while let Some(event) = events.next().await {
-        match event.unwrap() {
-            Event::Token(piece) => text.push_str(&piece.text),
-            Event::Finished(finish) => usage = finish.usage,
-            Event::Started { .. } | Event::ToolCall(_) => {}
-        }
-    }
-    (text, usage)
-}
-
-/// The answers to `requests`, `concurrent` at a time, in their order.
-async fn answers(engine: &Arc<MistralEngine>, requests: Vec<Generation>, concurrent: usize) -> Vec<(String, Usage)> {
-    let one = |request| {
-        let engine = engine.clone();
-        async move { tokio::spawn(async move { answer(&engine, request).await }).await.unwrap() }
-    };
-    stream::iter(requests).map(one).buffered(concurrent).collect().await
-}
-
 async fn speed(engine: &Arc<MistralEngine>) {
     let tiers = engine.tiers();
     for concurrent in [1, 4, 16, 64] {
-        let request = |index: usize| {
-            let mut request = ask(&tiers[index % tiers.len()], "What is 58 + 68?", index);
-            request.sampling.ignore_eos = true;
-            request.max_tokens = Some(200);
-            request
-        };
-        let requests = (0..concurrent * 6).map(request).collect();
+        let requests = (0..concurrent * 6).map(|number| long(&tiers, number)).collect();
         let started = Instant::now();
         let tokens: usize =
-            answers(engine, requests, concurrent).await.iter().map(|(_, usage)| usage.completion_tokens).sum();
+            answers(engine, requests, concurrent).await.iter().map(|answer| answer.usage.completion_tokens).sum();
         let seconds = started.elapsed().as_secs_f64();
         println!("{concurrent:3} at a time: {:7.0} tokens/s ({tokens} in {seconds:.2} s)", tokens as f64 / seconds);
     }
@@ -115,7 +54,8 @@ async fn company(engine: &Arc<MistralEngine>) {
     let requests: Vec<Generation> = (0..TEXTS).map(request).collect();
     let alone = answers(engine, requests.clone(), 1).await;
     let together = answers(engine, requests, 64).await;
-    let differing = alone.iter().zip(&together).filter(|(alone, together)| alone != together).count();
+    let said = |answer: &Answer| -> (String, Usage) { (answer.text.clone(), answer.usage) };
+    let differing = alone.iter().zip(&together).filter(|(alone, together)| said(alone) != said(together)).count();
     println!("{differing} of {TEXTS} texts of mixed tiers are others among 64 than alone");
 }
 
@@ -131,7 +71,7 @@ async fn memory(engine: &Arc<MistralEngine>) {
                 cancelled.next().await;
             }
             drop(cancelled);
-            answer(engine, ask("alpha-0.1", "What is 58 + 68?", seed)).await;
+            answer(&**engine, ask("alpha-0.1", "What is 58 + 68?", seed)).await;
         }
     }
 }

@@ -48,9 +48,10 @@ fn a_checkpoint_is_fetched_once_and_found_offline() {
     let source = Source::Hub(id("org/model@v1"));
     let family = load(&source, false, &hub, &mut counted).unwrap();
     assert_eq!(family.manifest.name, "model");
-    let tiers: Vec<_> = family.ready().map(|tier| (tier.name.clone(), tier.kind)).collect();
+    let tiers: Vec<_> = family.local().map(|tier| (tier.name.clone(), tier.kind)).collect();
     assert_eq!(tiers, [("base".to_owned(), Kind::Base)]);
-    assert!(family.base.folder.ends_with(format!("snapshots/{}", server.commit())));
+    let base = family.base.unwrap();
+    assert!(base.folder.ends_with(format!("snapshots/{}", server.commit())));
     let names: Vec<&str> = counted.files.iter().map(|(name, _)| name.as_str()).collect();
     assert!(names.contains(&"model.safetensors") && names.contains(&"tokenizer.json"), "{names:?}");
     assert!(!names.contains(&"README.md") && !names.contains(&"pytorch_model.bin"), "{names:?}");
@@ -64,14 +65,14 @@ fn a_checkpoint_is_fetched_once_and_found_offline() {
     assert_eq!(server.requests(), ["/api/models/org/model/revision/v1"], "only the commit is asked for");
     let offline = hub.clone().offline(true);
     let again = load(&source, false, &offline, &mut second).unwrap();
-    assert_eq!(again.base.sha256, family.base.sha256);
+    assert_eq!(again.base.unwrap().sha256, base.sha256);
     let commit = format!("org/model@{}", server.commit());
     load(&Source::Hub(id(&commit)), false, &offline, &mut second).unwrap();
     assert!(server.requests().is_empty() && second.files.is_empty());
 
     let missing = load(&Source::Hub(id("org/model")), false, &offline, &mut second).unwrap_err().to_string();
     assert!(missing.contains("HF_HUB_OFFLINE") && missing.contains("hf download org/model"), "{missing}");
-    std::fs::remove_file(family.base.folder.join("model.safetensors")).unwrap();
+    std::fs::remove_file(base.folder.join("model.safetensors")).unwrap();
     let missing = load(&source, false, &offline, &mut second).unwrap_err().to_string();
     assert!(missing.contains("model.safetensors") && missing.contains("--revision v1"), "{missing}");
 }
@@ -121,10 +122,10 @@ fn a_family_on_the_hub_is_loaded_with_its_folders() {
     let hub = hub(&space, &server);
     let mut counted = Counted::default();
     let family = load(&Source::Hub(id("org/family")), false, &hub, &mut counted).unwrap();
-    assert_eq!(family.ready().count(), 3);
+    assert_eq!(family.local().count(), 3);
     assert!(!counted.files.iter().any(|(name, _)| name.contains("curves")), "{:?}", counted.files);
     let offline = hub.offline(true);
-    assert_eq!(load(&Source::Hub(id("org/family")), false, &offline, &mut counted).unwrap().ready().count(), 3);
+    assert_eq!(load(&Source::Hub(id("org/family")), false, &offline, &mut counted).unwrap().local().count(), 3);
 }
 
 #[test]

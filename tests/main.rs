@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod errors;
+mod faults;
 mod help;
 mod hub;
 mod hub_server;
 mod load;
 mod mixed;
+mod own_tier;
 mod resume;
 mod serve;
+mod server;
 mod specification;
 mod support;
 mod tiers;
 mod train;
+mod upstream;

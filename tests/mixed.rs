@@ -1,13 +1,12 @@
 //! The tier that answers is the tier that was asked for: many requests of all efforts at a time, over HTTP, say what each
 //! says alone.
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::serve::Running;
+use crate::server::{Running, family};
 use crate::support::Workspace;
 
 /// How many requests there are.
@@ -55,10 +54,10 @@ fn ask(server: &Running, number: usize) -> Said {
 
 /// Asks everything one by one, then many at a time, and compares.
 fn compare(arguments: &[&str]) {
-    let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini").display().to_string();
+    let family = family();
     // A line for every request would fill the pipe of the log, which nobody reads, and stop the server.
-    let fixed = ["--family", &family, "--max-running", "64", "--log", "error"];
-    let server = Running::start_any(&Workspace::new(), &[&fixed[..], arguments].concat());
+    let fixed = ["--family", &family, "--max-running", "64", "--port", "0", "--log", "error"];
+    let server = Running::launch(Workspace::new().command(&[&fixed[..], arguments].concat()));
     let tiers = server.ask("GET", "/v1/tiers", &[], "").json();
     let alone: Vec<Said> = (0..REQUESTS).map(|number| ask(&server, number)).collect();
     for (number, said) in alone.iter().enumerate() {

@@ -1,157 +1,10 @@
 //! The server as its operators meet it: options from everywhere, ports, keys, signals.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 
-use crate::specification;
+use crate::server::{Answer, CHAT, Running, family};
 use crate::support::Workspace;
-
-/// The bundled family, from any folder.
-fn family() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini").display().to_string()
-}
-
-/// A server that runs.
-pub struct Running {
-    process: Child,
-    output: BufReader<ChildStdout>,
-    errors: BufReader<ChildStderr>,
-    address: SocketAddr,
-    /// What it showed before it listened.
-    banner: String,
-}
-
-impl Running {
-    /// Starts the server of the bundled family, without its model, on a free port and waits until it listens.
-    fn start(space: &Workspace, arguments: &[&str]) -> Self {
-        let family = family();
-        Self::start_any(space, &[&["--family", &family, "--engine", "scripted"], arguments].concat())
-    }
-
-    /// Starts the server on a free port and waits until it listens.
-    pub fn start_any(space: &Workspace, arguments: &[&str]) -> Self {
-        let fixed = ["--port", "0"];
-        let mut command = space.command(&[&fixed[..], arguments].concat());
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        let mut errors = BufReader::new(process.stderr.take().unwrap());
-        let mut banner = String::new();
-        let address = loop {
-            let mut line = String::new();
-            if output.read_line(&mut line).unwrap() == 0 {
-                let mut text = String::new();
-                errors.read_to_string(&mut text).unwrap();
-                panic!("the server did not start:\n{text}");
-            }
-            if let Some(rest) = line.strip_prefix("listening on http://") {
-                break rest.split(',').next().unwrap().parse().unwrap();
-            }
-            banner.push_str(&line);
-        };
-        Self { process, output, errors, address, banner }
-    }
-
-    pub fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-        let head: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        let length = body.len();
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n{body}"
-        )
-        .unwrap();
-        Answer::read(path, stream)
-    }
-
-    fn signal(&self) {
-        let process = libc::pid_t::try_from(self.process.id()).unwrap();
-        // SAFETY: the process is a child of ours that was not waited for, so the number is still its own.
-        assert_eq!(unsafe { libc::kill(process, libc::SIGTERM) }, 0);
-    }
-
-    /// Waits until it logs a line with this text.
-    fn wait_for(&mut self, text: &str) {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert_ne!(self.errors.read_line(&mut line).unwrap(), 0, "it ended without saying `{text}`");
-        }
-    }
-
-    /// A request whose body is still to come, and of which the server has read everything else.
-    fn begin(&self, path: &str, length: usize) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let json = "content-type: application/json\r\n";
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n{json}\r\n"
-        )
-        .unwrap();
-        let mut leave = [0; 25];
-        stream.read_exact(&mut leave).unwrap();
-        assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
-        stream
-    }
-
-    /// Waits for its end; exit code and standard error.
-    fn wait(mut self) -> (Option<i32>, String) {
-        let (mut log, mut rest) = (String::new(), String::new());
-        self.errors.read_to_string(&mut log).unwrap();
-        self.output.read_to_string(&mut rest).unwrap();
-        (self.process.wait().unwrap().code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Has no effect on one that has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// An HTTP answer.
-pub struct Answer {
-    /// What was asked for.
-    path: String,
-    pub status: u16,
-    /// The headers, in lower case.
-    pub head: String,
-    body: String,
-}
-
-impl Answer {
-    fn read(path: &str, mut stream: TcpStream) -> Self {
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { path: path.to_owned(), status, head: head.to_ascii_lowercase(), body: body.to_owned() }
-    }
-
-    /// The body, which must be what OpenAI's specification says.
-    pub fn json(&self) -> serde_json::Value {
-        let body = serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body));
-        specification::check_body(&self.path, self.status, &body);
-        body
-    }
-
-    /// The events of a stream that was closed well, each what the specification says.
-    fn events(&self) -> Vec<serde_json::Value> {
-        let data: Vec<&str> = self.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-        let (done, events) = data.split_last().unwrap();
-        assert_eq!(*done, "[DONE]");
-        let read = |event: &&str| {
-            let event = serde_json::from_str(event).unwrap();
-            specification::check_event(&self.path, &event);
-            event
-        };
-        events.iter().map(read).collect()
-    }
-}
 
 #[test]
 fn a_port_in_use_is_told() {
@@ -228,7 +81,7 @@ fn a_part_of_a_family_is_served_where_that_is_wanted() {
     let arguments = ["--family", "family", "--engine", "scripted"];
     space.fail(&arguments, 1, &["tier `alpha-0.1`", "are not those of", "--allow-partial"]);
 
-    let server = Running::start_any(&space, &[&arguments[..], &["--allow-partial"]].concat());
+    let server = Running::launch(space.command(&[&arguments[..], &["--allow-partial", "--port", "0"]].concat()));
     let row = server.banner.lines().find(|line| line.starts_with("alpha-0.1 ")).unwrap();
     assert!(row.contains("not loaded"), "{}", server.banner);
     let tiers = server.ask("GET", "/v1/tiers", &[], "").json();
@@ -317,7 +170,7 @@ fn the_log_tells_tier_and_tokens_and_no_prompt() {
     let body = whole.json();
     let said =
         |event: &serde_json::Value| event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(body["choices"][0]["message"]["content"], stream.events().iter().map(said).collect::<String>());
+    assert_eq!(body["choices"][0]["message"]["content"], stream.stream_events().iter().map(said).collect::<String>());
     let usage = &body["usage"];
     server.signal();
     let (_, log) = server.wait();
@@ -341,7 +194,7 @@ fn the_first_signal_lets_requests_finish() {
     let ready = server.ask("GET", "/ready", &[], "");
     assert_eq!((ready.status, &ready.json()["error"]["code"]), (503, &"service_unavailable".into()));
     running.write_all(b"{}").unwrap();
-    let answer = Answer::read("/v1/chat/completions", running);
+    let answer = Answer::read(CHAT, running);
     assert!(answer.json()["error"].is_object(), "{}", answer.body);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));

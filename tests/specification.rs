@@ -29,6 +29,7 @@ pub fn check_body(path: &str, status: u16, body: &Value) {
         _ if status >= 400 => "ErrorResponse",
         "/v1/chat/completions" => "CreateChatCompletionResponse",
         "/v1/completions" => "CreateCompletionResponse",
+        "/v1/responses" => "Response",
         "/v1/models" => "ListModelsResponse",
         path if path.starts_with("/v1/models/") => "Model",
         _ => return,
@@ -42,6 +43,7 @@ pub fn check_event(path: &str, event: &Value) {
         _ if event.get("error").is_some() => valid("ErrorResponse", event),
         "/v1/chat/completions" => valid("CreateChatCompletionStreamResponse", event),
         "/v1/completions" => valid("CreateCompletionResponse", &whole(event)),
+        "/v1/responses" => valid("ResponseStreamEvent", event),
         path => panic!("there is no stream at {path}"),
     }
 }

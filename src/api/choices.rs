@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::access_log::AccessRecord;
 use super::admission::Permit;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
-use crate::engine::{Event, Events, Generation};
+use crate::engine::{EngineError, Event, Events, Generation};
 
 /// Events that are held at most for a client that does not take them; the engine waits for it then.
 const AHEAD: usize = 4096;
@@ -99,7 +100,7 @@ pub struct Choices {
 }
 
 /// What a choice's stream yields; `None` marks its end.
-type Step = (usize, Option<Result<Event, crate::engine::EngineError>>);
+type Step = (usize, Option<Result<Event, EngineError>>);
 
 /// What is measured of one choice.
 struct Count {
@@ -159,6 +160,8 @@ impl Choices {
             count.metrics.queued(queue_time);
             choices.counts.push(Some(count));
             let ended = futures::stream::once(async move { (index, None) });
+            // A bug of an engine is an error like any other, so that each endpoint tells it in its own way.
+            let events = AssertUnwindSafe(events).catch_unwind().map(|event| event.unwrap_or_else(|_| Err(panicked())));
             choices.streams.push(Box::pin(events.map(move |event| (index, Some(event))).chain(ended)));
         }
         Ok(choices)
@@ -287,6 +290,12 @@ impl Choices {
         }
         Some(event.map(|event| (index, event)))
     }
+}
+
+/// What is left of a generation whose engine panicked.
+fn panicked() -> EngineError {
+    tracing::error!("an engine panicked; this is a bug of the server, please report it");
+    EngineError::failed("the engine panicked on this request; this is a bug of the server, please report it")
 }
 
 /// Starts one generation and waits until its prompt is accepted.

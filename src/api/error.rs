@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::engine::EngineError;
 use crate::routing::RouteError;
 
+/// When to try again, where nobody knows better.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// An error that is told to the client. The constructors are the whole list of statuses this server answers with.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -114,7 +117,7 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message)
     }
 
-    /// 429: the queue is full; nothing was started.
+    /// 429: the queue is full, here or in a server behind this one; nothing was started.
     pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full"), message);
         Self { retry_after: Some(retry_after), ..error }
@@ -146,7 +149,11 @@ impl ApiError {
     /// The same error in the words of an endpoint that calls the field `name` `own`.
     #[must_use]
     pub fn renamed(self, name: &str, own: &str) -> Self {
-        if self.param.as_deref() == Some(name) { self.with_param(own) } else { self }
+        if self.param.as_deref() != Some(name) {
+            return self;
+        }
+        let message = self.message.replace(&format!("`{name}`"), &format!("`{own}`"));
+        Self { message, ..self }.with_param(own)
     }
 
     /// The body, as it is sent; also the payload of an error event in a stream.
@@ -171,10 +178,14 @@ impl From<EngineError> for ApiError {
                 None => Self::bad_request(message),
             },
             EngineError::TooLong { .. } => Self::context_length_exceeded(message),
-            EngineError::UnknownTier(_) => Self::model_not_found(message),
+            EngineError::UnknownTier(_) | EngineError::UnknownModel { .. } => Self::model_not_found(message),
             EngineError::Unsupported { .. } => Self::bad_request(message),
+            EngineError::Busy { retry_after, .. } => {
+                let error = Self::overloaded(message, retry_after.unwrap_or(RETRY));
+                Self { code: Some("rate_limit_exceeded"), ..error }
+            }
             EngineError::Unavailable { retry_after, .. } => {
-                Self::unavailable(message, Some(retry_after.unwrap_or(Duration::from_secs(1))))
+                Self::unavailable(message, Some(retry_after.unwrap_or(RETRY)))
             }
             EngineError::Failed { upstream: true, .. } => Self::bad_gateway(message),
             EngineError::Failed { upstream: false, .. } => Self::internal(message),
@@ -187,7 +198,7 @@ impl From<RouteError> for ApiError {
         let message = error.to_string();
         match (&error, error.param()) {
             (RouteError::UnknownModel { .. } | RouteError::NotLoaded { .. }, _) => Self::model_not_found(message),
-            (RouteError::Empty { .. }, _) => Self::unavailable(message, Some(Duration::from_secs(1))),
+            (RouteError::Empty { .. }, _) => Self::unavailable(message, Some(RETRY)),
             (_, Some(param)) => Self::invalid(param, message),
             (_, None) => Self::bad_request(message),
         }
@@ -265,6 +276,8 @@ mod tests {
             (EngineError::invalid("logit_bias", "x"), 400, Some("invalid_value")),
             (EngineError::TooLong { tier: "t".into(), prompt: 9, limit: 8 }, 400, Some("context_length_exceeded")),
             (EngineError::UnknownTier("t".into()), 404, Some("model_not_found")),
+            (EngineError::UnknownModel { message: "x".into() }, 404, Some("model_not_found")),
+            (EngineError::Busy { message: "x".into(), retry_after: None }, 429, Some("rate_limit_exceeded")),
             (EngineError::Unsupported { engine: "upstream", what: "grammars" }, 400, None),
             (EngineError::Unavailable { message: "x".into(), retry_after: None }, 503, Some("service_unavailable")),
             (EngineError::failed("x"), 500, Some("internal_error")),

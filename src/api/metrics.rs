@@ -319,6 +319,7 @@ pub fn routes(metrics: Metrics, admission: Admission) -> axum::Router {
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "metrics",
     tag = "server",
     responses((status = 200, description = "Prometheus text format 0.0.4", body = String, content_type = "text/plain"))
 )]

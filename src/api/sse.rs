@@ -188,6 +188,17 @@ pub fn write_event(frame: &mut Vec<u8>, value: &impl Serialize) {
     }
 }
 
+/// Appends `value` as one event with a name.
+pub fn write_named_event(frame: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    let start = frame.len();
+    frame.extend_from_slice(format!("event: {name}\n").as_bytes());
+    let named = frame.len();
+    write_event(frame, value);
+    if frame.len() == named {
+        frame.truncate(start);
+    }
+}
+
 /// The event of an error that comes after the status code is sent.
 pub fn error_event(error: &ApiError) -> Vec<u8> {
     let mut frame = Vec::new();

@@ -108,9 +108,9 @@ impl Sources {
         (self.random)() >> 11
     }
 
-    /// A fresh id, `prefix-` and 32 hexadecimal digits.
+    /// A fresh id: `prefix` and 32 hexadecimal digits.
     pub fn id(&self, prefix: &str) -> String {
-        format!("{prefix}-{:016x}{:016x}", (self.random)(), (self.random)())
+        format!("{prefix}{:016x}{:016x}", (self.random)(), (self.random)())
     }
 }
 
@@ -172,6 +172,6 @@ mod tests {
     fn drawn_seeds_survive_every_json_reader() {
         let sources = Sources { random: Arc::new(|| u64::MAX), now: Arc::new(|| 0) };
         assert_eq!(sources.seed(), (1 << 53) - 1);
-        assert_eq!(sources.id("chatcmpl"), format!("chatcmpl-{}", "f".repeat(32)));
+        assert_eq!(sources.id("chatcmpl-"), format!("chatcmpl-{}", "f".repeat(32)));
     }
 }

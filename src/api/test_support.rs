@@ -290,11 +290,16 @@ impl Reply {
         let mut done = false;
         for event in self.text().split_terminator("\n\n").filter(|event| !event.starts_with(':')) {
             assert!(!done, "something comes after the end");
+            let (name, event) = match event.strip_prefix("event: ").and_then(|named| named.split_once('\n')) {
+                Some((name, event)) => (Some(name), event),
+                None => (None, event),
+            };
             match event.strip_prefix("data: ").unwrap() {
                 "[DONE]" => done = true,
                 json => {
-                    let event = serde_json::from_str(json).unwrap();
+                    let event: Value = serde_json::from_str(json).unwrap();
                     specification::check_event(&self.path, &event);
+                    assert!(name.is_none_or(|name| event["type"] == name), "{name:?} is not the type of {event}");
                     events.push(event);
                 }
             }

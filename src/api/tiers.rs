@@ -18,7 +18,7 @@ pub struct TierList {
     pub family: String,
     /// One sentence about it.
     pub description: String,
-    /// What computes: `mistral`, `upstream` or `scripted`.
+    /// What computes: `mistral`, `upstream` or `scripted`; `mixed` where tiers differ.
     #[schema(value_type = String)]
     pub engine: &'static str,
     /// The effort of requests that name none.
@@ -62,7 +62,7 @@ pub struct TierState {
 /// List tiers
 ///
 /// Which tier each effort stands for, what was measured of each tier, and whether it is loaded.
-#[utoipa::path(get, path = "/v1/tiers", tag = "models", responses((status = 200, body = TierList)))]
+#[utoipa::path(get, path = "/v1/tiers", operation_id = "listTiers", tag = "models", responses((status = 200, body = TierList)))]
 pub async fn list(State(state): State<Arc<AppState>>) -> Json<TierList> {
     let family = state.directory.family();
     let efforts = |name: &str| {

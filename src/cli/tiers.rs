@@ -58,7 +58,8 @@ enum Command {
     Show(show::Arguments),
     /// Check files, hashes, shapes and tokenizers of every tier; exit with 1 when something is wrong
     ///
-    /// Fetches what is on the hub. A card that was measured on other weights counts as a fault.
+    /// Fetches what is on the hub, and asks the servers of upstream tiers for one token each. A card that was measured on
+    /// other weights counts as a fault.
     Verify,
     Add(add::Arguments),
     Remove(remove::Arguments),
@@ -113,6 +114,8 @@ impl Family<'_> {
 
     /// Changes the manifest: reads it again, so that what others wrote in the meantime stays, and writes it as a whole.
     fn change<T>(&self, change: impl FnOnce(&mut Manifest) -> Result<T>) -> Result<T> {
+        // The family may be one that cannot be changed; only then is there a folder to lock.
+        let _lock = Manifest::lock(self.editable()?.path())?;
         let mut manifest = self.editable()?;
         let before = manifest.effort.clone();
         let result = change(&mut manifest)?;

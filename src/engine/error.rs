@@ -26,6 +26,12 @@ pub enum EngineError {
     /// This engine has no such tier (HTTP 404).
     #[error("tier `{0}` is not loaded")]
     UnknownTier(String),
+    /// The server behind this one does not have the tier's model (HTTP 404).
+    #[error("{message}")]
+    UnknownModel {
+        /// Which server, which model, and what to do.
+        message: String,
+    },
     /// This engine cannot do what is asked, another may (HTTP 400).
     #[error("the {engine} engine has no {what}")]
     Unsupported {
@@ -34,7 +40,15 @@ pub enum EngineError {
         /// The missing ability.
         what: &'static str,
     },
-    /// The engine is busy, starting or restarting; later it may answer (HTTP 503 with `Retry-After`).
+    /// The engine has more to do than it takes; later it may answer (HTTP 429 with `Retry-After`).
+    #[error("{message}")]
+    Busy {
+        /// Why.
+        message: String,
+        /// When to try again, if the engine knows.
+        retry_after: Option<Duration>,
+    },
+    /// The engine is starting, restarting or not there; later it may answer (HTTP 503 with `Retry-After`).
     #[error("{message}")]
     Unavailable {
         /// Why.

@@ -1,9 +1,10 @@
 //! Tokens from a plan: the one door between HTTP and whatever computes.
 //!
 //! [`Engine`] is implemented by `mistral` (in this process), `upstream` (any OpenAI-compatible server) and `scripted`
-//! (deterministic, for tests and load generators). A [`Generation`] goes in, [`Event`]s come out; what a particular engine
+//! (deterministic, for tests and load generators); [`ByTier`] makes one of several. A [`Generation`] goes in, [`Event`]s come out; what a particular engine
 //! cannot do is made up for inside its own folder, so that nothing above can tell engines apart. No HTTP types, no routing.
 
+mod by_tier;
 mod error;
 mod event;
 mod generation;
@@ -19,6 +20,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use futures::Stream;
 
+pub use by_tier::ByTier;
 pub use error::EngineError;
 pub use event::{Alternative, Channel, Event, Finish, FinishReason, Piece, ToolCall, Usage};
 pub use generation::{
@@ -33,7 +35,7 @@ pub type Events = Pin<Box<dyn Stream<Item = Result<Event, EngineError>> + Send>>
 /// Something that generates tokens for the tiers of one family.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// Short name for logs and `/v1/tiers`: `mistral`, `upstream`, `scripted`.
+    /// Short name for logs and `/v1/tiers`: `mistral`, `upstream`, `scripted`, or `mixed`.
     fn kind(&self) -> &'static str;
 
     /// Tokens that prompt and completion of this tier may have together, where the engine knows.

@@ -124,8 +124,8 @@ impl<'a> Checker<'a> {
             return Err(Error::format(
                 self.opened.manifest.path(),
                 format!(
-                    "it is computed by {}, and weights are served from this machine only; give it weights",
-                    upstream.url
+                    "another server computes it ({upstream}), its weights are not on this machine; name tiers whose \
+                     weights are, or measure it through a server with `serve load-test`"
                 ),
             ));
         }
@@ -156,7 +156,11 @@ fn base(opened: &Opened, hub: &Hub, downloads: &mut dyn Downloads) -> Result<Bas
     let folder = match (&manifest.base.hub, &manifest.base.path) {
         (Some(id), _) => hub.fetch(&hub_id(id)?, downloads)?,
         (None, Some(folder)) => place(opened, folder, hub, downloads)?,
-        (None, None) => return Err(Error::format(manifest.path(), "base: neither `path` nor `hub`, write one")),
+        (None, None) => {
+            let message =
+                "it names none, because other servers compute all its tiers; this needs weights on this machine";
+            return Err(Error::format(manifest.path(), message));
+        }
     };
     let shapes = header::model(&folder)?;
     let vocabulary = Vocabulary::read(&folder)?;

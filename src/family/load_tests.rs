@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::super::hub::Quiet;
 use super::super::test_support::{adapter, family, model};
-use super::super::{Kind, Tier, TierCard, TierTraining, Upstream};
+use super::super::{Base, Kind, Tier, TierCard, TierTraining, Upstream};
 use super::*;
 
 fn from(folder: &Path, allow_partial: bool) -> Result<LoadedFamily> {
@@ -24,7 +24,7 @@ fn broken(name: &str, change: impl FnOnce(&Path, &mut Manifest)) -> String {
     assert!(message.contains(&reasons[0].reason) && message.contains("family `small`"), "{message}");
     assert!(reasons[0].reason.starts_with(&format!("tier `{name}`: ")), "{message}");
     assert_eq!(partial.manifest.effort, manifest.effort, "the map of efforts stays as it is");
-    assert_eq!(partial.ready().count(), 3);
+    assert_eq!(partial.local().count(), 3);
     message
 }
 
@@ -45,7 +45,7 @@ fn a_good_family_is_ready_as_a_whole() {
     let space = tempfile::tempdir().unwrap();
     let manifest = family(space.path());
     let loaded = from(space.path(), false).unwrap();
-    let tiers: Vec<_> = loaded.ready().map(|tier| (tier.name.as_str(), tier.kind, tier.folder.clone())).collect();
+    let tiers: Vec<_> = loaded.local().map(|tier| (tier.name.as_str(), tier.kind, tier.folder.clone())).collect();
     let at = |name: &str| space.path().join(name);
     assert_eq!(
         tiers,
@@ -57,18 +57,44 @@ fn a_good_family_is_ready_as_a_whole() {
         ]
     );
     assert_eq!(loaded.broken().count(), 0);
-    assert_eq!(Some(&loaded.base.sha256), manifest.base.sha256.as_ref());
+    assert_eq!(loaded.base.map(|base| base.sha256), manifest.base.sha256);
     assert!(loaded.warnings.is_empty());
 }
 
+fn elsewhere(key: Option<&str>) -> Upstream {
+    let (url, model) = ("http://gpu:8000/v1".to_owned(), "m".to_owned());
+    Upstream { url, model, api_key_env: key.map(str::to_owned), ..Upstream::default() }
+}
+
 #[test]
-fn a_tier_behind_another_server_is_not_taken_for_the_base() {
-    let message = broken("full", |_, manifest| {
-        let upstream = Upstream { url: "http://gpu:8000/v1".to_owned(), model: "m".to_owned(), ..Upstream::default() };
-        let tier = manifest.tiers.iter_mut().find(|tier| tier.name == "full").unwrap();
-        *tier = Tier::new("full", tier.alpha).with_upstream(upstream);
-    });
-    assert!(message.contains("http://gpu:8000/v1") && message.contains("family.toml"), "{message}");
+fn some_tiers_may_be_elsewhere() {
+    let space = tempfile::tempdir().unwrap();
+    let mut manifest = family(space.path());
+    manifest.upsert_tier(Tier::new("full", 0.2).with_upstream(elsewhere(None)));
+    manifest.save().unwrap();
+    let loaded = from(space.path(), false).unwrap();
+    let remote: Vec<&str> = loaded.remote().map(|tier| tier.name.as_str()).collect();
+    assert_eq!((remote, loaded.local().count(), loaded.base.is_some()), (vec!["full"], 3, true));
+    let (opened, hub, mut quiet) = (Opened::local(manifest), Hub::new("/nowhere"), Quiet);
+    let tier = opened.manifest.tier("full").unwrap();
+    let error = Checker::new(&opened, &hub, &mut quiet).unwrap().tier(tier).unwrap_err().to_string();
+    assert!(error.contains("tier `full`") && error.contains("m at http://gpu:8000/v1"), "{error}");
+}
+
+#[test]
+fn a_family_that_is_all_elsewhere_needs_neither_base_nor_folders() {
+    let space = tempfile::tempdir().unwrap();
+    let mut manifest = Manifest::new(space.path().join("family.toml"), "far", Base::default());
+    manifest.upsert_tier(Tier::new("long", 0.0).with_upstream(elsewhere(None)));
+    manifest.upsert_tier(Tier::new("short", 0.4).with_upstream(elsewhere(Some("BREVITY_TEST_KEY_THAT_IS_NOT_SET"))));
+    manifest.save().unwrap();
+    let message = from(space.path(), false).unwrap_err().to_string();
+    assert!(message.contains("tier `short`: the environment variable BREVITY_TEST_KEY_THAT_IS_NOT_SET"), "{message}");
+    let loaded = from(space.path(), true).unwrap();
+    assert_eq!((loaded.remote().count(), loaded.broken().count(), loaded.base.is_none()), (1, 1, true));
+    let (opened, hub, mut quiet) = (Opened::local(manifest), Hub::new("/nowhere"), Quiet);
+    let error = Checker::new(&opened, &hub, &mut quiet).err().unwrap().to_string();
+    assert!(error.contains("family.toml") && error.contains("weights on this machine"), "{error}");
 }
 
 #[test]
@@ -145,7 +171,7 @@ fn a_family_without_any_good_tier_is_an_error() {
     }
     manifest.save().unwrap();
     fs::remove_dir_all(space.path().join("long")).unwrap();
-    assert_eq!(from(space.path(), true).unwrap().ready().count(), 1);
+    assert_eq!(from(space.path(), true).unwrap().local().count(), 1);
     fs::remove_dir_all(space.path().join("short")).unwrap();
     let message = from(space.path(), true).unwrap_err().to_string();
     assert!(message.contains("no tier can be served") && message.contains("`long`") && message.contains("`short`"));
@@ -168,7 +194,7 @@ fn a_stale_card_is_a_warning() {
     });
     manifest.save().unwrap();
     let loaded = from(space.path(), false).unwrap();
-    assert!(loaded.ready().any(|tier| tier.name == "long" && tier.is_card_stale()));
+    assert!(loaded.local().any(|tier| tier.name == "long" && tier.is_card_stale()));
     assert!(
         matches!(loaded.warnings.as_slice(), [warning] if warning.contains("`long`") && warning.contains("serve eval"))
     );
@@ -181,7 +207,7 @@ fn a_checkpoint_alone_is_a_family() {
     let sha256 = model(&folder, 1);
     let loaded = from(&folder, false).unwrap();
     assert_eq!(loaded.manifest.name, "alone");
-    let tiers: Vec<_> = loaded.ready().map(|tier| (tier.name.as_str(), tier.kind, &tier.sha256)).collect();
+    let tiers: Vec<_> = loaded.local().map(|tier| (tier.name.as_str(), tier.kind, &tier.sha256)).collect();
     assert_eq!(tiers, [("base", Kind::Base, &sha256)]);
     assert!(!folder.join("family.toml").exists());
 }

@@ -1,6 +1,6 @@
 //! What a family is: one base, tiers trained from it with different penalties, and what was measured of each.
 //!
-//! `family.toml` is the whole of it ([`Manifest`]); weights lie in folders beside it or on the hub. This room reads, checks,
+//! `family.toml` is the whole of it ([`Manifest`]); weights lie in folders beside it, on the hub, or in another server. This room reads, checks,
 //! changes and writes manifests, fetches, hashes and merges weights, and says which tiers can be served ([`load()`]). It runs
 //! no model, opens no port, and does not know how a tier was trained or measured.
 
@@ -11,6 +11,7 @@ pub mod hash;
 mod header;
 pub mod hub;
 mod load;
+mod lock;
 pub mod manifest;
 mod merge;
 mod sampling;
@@ -27,9 +28,10 @@ pub use effort::{Effort, default_effort_map};
 pub use header::size_on_disk;
 pub use hub::{Downloads, Hub, HubId};
 pub use load::{BrokenTier, LoadedFamily, TierOutcome, check, load};
+pub use lock::ManifestLock;
 pub use manifest::{Base, Manifest, Tier, TierTraining};
 pub use merge::{Merge, merge};
 pub use sampling::SamplingDefaults;
 pub use source::{MANIFEST, Opened, Source};
-pub use upstream::{Dialect, Upstream};
+pub use upstream::{Dialect, RemoteTier, Upstream};
 pub(crate) use validate::nearest;

@@ -1,5 +1,9 @@
-//! Tiers that another server computes: where it is and how it likes to be asked.
+//! Tiers that another server computes: where it is, how it likes to be asked, and its key.
 
+use std::fmt;
+
+use brevity_training::{Error, Result};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -53,6 +57,45 @@ impl Dialect {
     }
 }
 
+/// A tier behind another server, with all that is needed to ask it. Whether the server answers is not known before.
+#[derive(Debug, Clone)]
+pub struct RemoteTier {
+    /// The tier's name.
+    pub name: String,
+    /// `[tier.upstream]` of the manifest.
+    pub settings: Upstream,
+    /// Key for `Authorization: Bearer`.
+    pub key: Option<SecretString>,
+}
+
+impl RemoteTier {
+    /// The tier called `name` with the key that `variable` (most often the process environment) gives for
+    /// `api_key_env`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the manifest names a variable that is not set or empty. The message begins with the tier's
+    /// name.
+    pub fn new(name: &str, settings: &Upstream, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let key = |env: &String| {
+            let key = variable(env).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+            let missing = || {
+                Error::config(format!(
+                    "tier `{name}`: the environment variable {env} is not set, put the server's key into it"
+                ))
+            };
+            key.map(SecretString::from).ok_or_else(missing)
+        };
+        let key = settings.api_key_env.as_ref().map(key).transpose()?;
+        Ok(Self { name: name.to_owned(), settings: settings.clone(), key })
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} at {}", self.model, self.url)
+    }
+}
+
 impl Upstream {
     /// Every fault as `(key, what is wrong and what to write instead)`.
     pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
@@ -85,4 +128,23 @@ impl Upstream {
 fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn keys_come_from_the_environment_and_are_never_shown() {
+        let variable = |name: &str| (name == "KEY").then(|| "sk-secret\n".to_owned());
+        let settings = |env: Option<&str>| Upstream { api_key_env: env.map(str::to_owned), ..Upstream::default() };
+        let tier = RemoteTier::new("short", &settings(Some("KEY")), variable).unwrap();
+        assert_eq!(tier.key.as_ref().unwrap().expose_secret(), "sk-secret");
+        assert!(!format!("{tier:?}").contains("sk-secret"));
+        let error = RemoteTier::new("short", &settings(Some("OTHER")), variable).unwrap_err().to_string();
+        assert_eq!(error, "tier `short`: the environment variable OTHER is not set, put the server's key into it");
+        assert!(RemoteTier::new("short", &settings(None), variable).unwrap().key.is_none());
+    }
 }

@@ -41,6 +41,7 @@ pub use request::ChatPlan;
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
+    operation_id = "createChatCompletion",
     tag = "chat",
     request_body = ChatRequest,
     responses(
@@ -65,7 +66,7 @@ pub async fn create(
     let clock = Clock::start(state.options.deadline);
     let checking = state.clone();
     let plan = json.checked(move |json| request::plan(json, &checking.options, &checking.sources)).await?;
-    let id = || state.sources.id("chatcmpl");
+    let id = || state.sources.id("chatcmpl-");
     let prepared = answer::prepare(&state, plan.order(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);

@@ -31,6 +31,7 @@ use request::CompletionPlan;
 #[utoipa::path(
     post,
     path = "/v1/completions",
+    operation_id = "createCompletion",
     tag = "chat",
     request_body = CompletionRequest,
     responses(
@@ -59,7 +60,7 @@ async fn respond(
     clock: Clock,
     record: Option<Extension<AccessRecord>>,
 ) -> Result<Response, ApiError> {
-    let id = || state.sources.id("cmpl");
+    let id = || state.sources.id("cmpl-");
     let prepared = answer::prepare(state, plan.order(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);

@@ -53,7 +53,7 @@ pub struct Model {
     )]
     pub allow_partial: bool,
 
-    /// What computes [default: mistral]
+    /// What computes tiers whose weights are here; a tier with [tier.upstream] is computed by its server [default: mistral]
     #[arg(long, env = "BREVITY_ENGINE", hide_env_values = true, value_name = "NAME")]
     pub engine: Option<EngineKind>,
 

@@ -7,8 +7,8 @@ use brevity::family::{Effort, Manifest};
 use brevity::report::{Align, Table, number};
 use brevity::routing::{EffortWish, Expectation};
 
-/// The family as a table: which effort leads where, how right and how long the tier's answers are. Tiers in `broken` are
-/// marked.
+/// The family as a table: which effort leads where, how right and how long the tier's answers are, which other server
+/// computes it. Tiers in `broken` are marked.
 pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) -> String {
     let mut table = Table::new([
         ("tier", Align::Left),
@@ -16,6 +16,7 @@ pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) 
         ("effort", Align::Left),
         ("accuracy", Align::Right),
         ("tokens", Align::Right),
+        ("computed by", Align::Left),
     ]);
     for tier in &manifest.tiers {
         let efforts = manifest.effort.iter().filter(|(_, name)| **name == tier.name);
@@ -34,13 +35,14 @@ pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) 
             efforts.join(", "),
             expected.map_or_else(|| "–".to_owned(), |expected| number::percent(expected.accuracy, 1)),
             expected.map_or_else(|| "–".to_owned(), |expected| number::grouped(expected.tokens)),
+            tier.upstream.as_ref().map(ToString::to_string).unwrap_or_default(),
         ]);
     }
     let description = match manifest.description.as_str() {
         "" => String::new(),
         description => format!(": {description}"),
     };
-    format!("{}{description}\n\n{}", manifest.name, table.to_terminal())
+    format!("{}{description}\n\n{}", manifest.name, table.without_empty("").to_terminal())
 }
 
 /// Where the server is, and how to ask it something.
@@ -62,7 +64,7 @@ pub fn address(address: SocketAddr, model: &str, needs_key: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use brevity::family::{Base, Tier};
+    use brevity::family::{Base, Tier, Upstream};
 
     use super::*;
 
@@ -81,6 +83,12 @@ mod tests {
             text.lines().any(|line| line.split_whitespace().eq(["alpha-0.2", "0.2", "not", "loaded", "–", "–"])),
             "{text}"
         );
+        assert!(!text.contains("computed by"), "{text}");
+        let (url, model) = ("http://gpu:8000/v1".to_owned(), "org/short".to_owned());
+        let upstream = Upstream { url, model, ..Upstream::default() };
+        manifest.upsert_tier(Tier::new("alpha-0.4", 0.4).with_upstream(upstream));
+        let text = family(&manifest, EffortWish::Auto, &[]);
+        assert!(text.contains("computed by") && text.contains("org/short at http://gpu:8000/v1"), "{text}");
     }
 
     #[test]

@@ -1,27 +1,43 @@
-//! From a family to something that generates: which engine, and its construction.
+//! From a family to something that generates: which engines, and their construction.
 
 use std::sync::Arc;
 
-use brevity::engine::Engine;
 use brevity::engine::scripted::Scripted;
-use brevity::family::LoadedFamily;
+use brevity::engine::upstream::{Patience, UpstreamEngine};
+use brevity::engine::{ByTier, Engine};
+use brevity::family::{LoadedFamily, TierWeights};
 
 use super::arguments::Model;
 use super::values::EngineKind;
-use crate::cli::Result;
+use crate::cli::{Failure, Result};
 
-/// Starts the engine that `options` name for the good tiers of `family`, to decode `max_running` sequences at a time.
+/// Starts the engine that `options` name for the tiers of `family` whose weights are here, to decode `max_running` sequences
+/// at a time, and goes to other servers for the others.
 ///
 /// # Errors
-/// When this build has no such engine, or a tier does not load.
+/// When this build has no such engine, a tier does not load, or the address or key of a server cannot be used.
 pub async fn start(options: &Model, max_running: usize, family: &LoadedFamily) -> Result<Arc<dyn Engine>> {
-    match options.engine.unwrap_or(EngineKind::Mistral) {
-        EngineKind::Scripted => {
-            let tiers = family.ready().map(|tier| tier.name.clone());
-            Ok(Arc::new(Scripted::builder().tiers(tiers).build()?))
-        }
-        EngineKind::Mistral => mistral(options, max_running, family).await,
+    let mut engines = ByTier::default();
+    let local: Vec<&TierWeights> = family.local().collect();
+    let names: Vec<&str> = local.iter().map(|tier| tier.name.as_str()).collect();
+    if !local.is_empty() {
+        let engine: Arc<dyn Engine> = match options.engine.unwrap_or(EngineKind::Mistral) {
+            EngineKind::Scripted => Arc::new(Scripted::builder().tiers(names.iter().copied()).build()?),
+            EngineKind::Mistral => mistral(options, max_running, family).await?,
+            EngineKind::Upstream => {
+                let message = format!("no other server computes `{}`", names.join("`, `"));
+                let hint = "give these tiers a [tier.upstream] in family.toml, or leave --engine out";
+                return Err(Failure::usage(message).hint(hint));
+            }
+        };
+        engines = engines.with(names, engine);
     }
+    let names: Vec<&str> = family.remote().map(|tier| tier.name.as_str()).collect();
+    if !names.is_empty() {
+        let engine = UpstreamEngine::new(family.remote().cloned(), Patience::default())?;
+        engines = engines.with(names, Arc::new(engine));
+    }
+    Ok(Arc::new(engines))
 }
 
 /// The engine in this process.
@@ -32,7 +48,8 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
 
     use super::values;
 
-    let mut spec = EngineSpec::new(&family.base.folder);
+    // Where a tier has weights here there is a base.
+    let mut spec = EngineSpec::new(family.base.as_ref().map(|base| base.folder.clone()).unwrap_or_default());
     spec.max_running = max_running;
     spec.quantization.clone_from(&options.isq);
     spec.device = match options.device {
@@ -45,7 +62,7 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
         values::Type::F16 => DType::F16,
         values::Type::Bf16 => DType::BF16,
     };
-    for tier in family.ready() {
+    for tier in family.local() {
         let weights = match tier.kind {
             Kind::Base => Weights::Base,
             Kind::Adapter => Weights::Adapter(tier.folder.clone()),
@@ -58,6 +75,6 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
 
 #[cfg(not(feature = "mistral"))]
 async fn mistral(_: &Model, _: usize, _: &LoadedFamily) -> Result<Arc<dyn Engine>> {
-    Err(crate::cli::Failure::usage("this build has no engine of its own")
+    Err(Failure::usage("this build has no engine of its own")
         .hint("build with the feature `mistral`, which is on by default, or choose another with --engine"))
 }

@@ -45,6 +45,8 @@ Examples:
       another family, with limits of thinking
   serve --host 0.0.0.0 --api-key-file keys.txt --log-format json
       for others too, each with a key
+  serve --family examples/upstream
+      a family that another server computes, as its family.toml says
   serve --config production.toml --print-config
       what a file and the environment add up to";
 
@@ -147,7 +149,8 @@ fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
 
 /// The options that handlers see.
 fn api_options(options: &Arguments, family: &LoadedFamily) -> Result<Options> {
-    let mut sampling = SamplingDefaults::from_folder(&family.base.folder)?;
+    let base = family.base.as_ref().map(|base| SamplingDefaults::from_folder(&base.folder)).transpose()?;
+    let mut sampling = base.unwrap_or_default();
     sampling.temperature = options.effort.temperature.unwrap_or(sampling.temperature);
     Ok(Options {
         sampling,

@@ -101,6 +101,8 @@ pub enum Type {
 pub enum EngineKind {
     /// In this process
     Mistral,
+    /// Nothing here: every tier must name a server that computes it
+    Upstream,
     /// Deterministic words instead of a model, for tests and load generators
     #[value(hide = true)]
     Scripted,

@@ -25,6 +25,7 @@ pub fn run(family: &Family<'_>) -> Result<()> {
         ("tokens", Align::Right),
         ("kind", Align::Left),
         ("size", Align::Right),
+        ("computed by", Align::Left),
     ]);
     for tier in &manifest.tiers {
         let expected = manifest.card(tier).and_then(Expectation::of);
@@ -36,9 +37,10 @@ pub fn run(family: &Family<'_>) -> Result<()> {
             expected.map_or_else(|| UNKNOWN.to_owned(), |expected| number::grouped(expected.tokens)),
             kind(tier).to_owned(),
             size(&opened, tier),
+            tier.upstream.as_ref().map(ToString::to_string).unwrap_or_default(),
         ]);
     }
-    let text = format!("{}: {}\n\n{}", manifest.name, manifest.description, table.to_terminal());
+    let text = format!("{}: {}\n\n{}", manifest.name, manifest.description, table.without_empty("").to_terminal());
     progress::print(&format!("{text}\n* the default; accuracy and tokens are means over the levels of the card\n"));
     Ok(())
 }

@@ -24,18 +24,28 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     let manifest = &opened.manifest;
     let tier = manifest.tier(&arguments.name)?;
     let sha256 = if tier.is_base() { &manifest.base.sha256 } else { &tier.sha256 };
-    let folder = if tier.is_base() { manifest.base.path.as_deref() } else { tier.folder() };
-    let hub = if tier.is_base() { &manifest.base.hub } else { &tier.hub };
-    let place = folder.map(|folder| manifest.resolve(folder).display().to_string()).or_else(|| hub.clone());
     let mut lines = vec![
         ("tier", tier.name.clone()),
         ("alpha", tier.alpha.to_string()),
         ("efforts", efforts(manifest, &tier.name)),
         ("kind", list::kind(tier).to_owned()),
-        ("weights", place.unwrap_or_default()),
-        ("sha256", sha256.clone().unwrap_or_else(|| "not listed".to_owned())),
-        ("size", list::size(&opened, tier)),
     ];
+    if let Some(upstream) = &tier.upstream {
+        lines.push(("server", upstream.url.clone()));
+        lines.push(("model", upstream.model.clone()));
+        lines.push(("key", upstream.api_key_env.as_ref().map_or("none".to_owned(), |env| format!("in {env}"))));
+        lines.push((
+            "budget",
+            upstream.budget_field.as_ref().map_or("refused".to_owned(), |name| format!("as `{name}`")),
+        ));
+    } else {
+        let folder = if tier.is_base() { manifest.base.path.as_deref() } else { tier.folder() };
+        let hub = if tier.is_base() { &manifest.base.hub } else { &tier.hub };
+        let place = folder.map(|folder| manifest.resolve(folder).display().to_string()).or_else(|| hub.clone());
+        lines.push(("weights", place.unwrap_or_default()));
+        lines.push(("sha256", sha256.clone().unwrap_or_else(|| "not listed".to_owned())));
+        lines.push(("size", list::size(&opened, tier)));
+    }
     if let Some(training) = &tier.training {
         lines.push(("recipe", training.recipe.clone()));
         lines.push(("steps", number::grouped(training.steps as f64)));
@@ -53,7 +63,10 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
 /// The card as a line and a table.
 fn card(tier: &Tier, sha256: Option<&str>) -> String {
     let Some(card) = &tier.card else {
-        return "card          none, measure it with `serve eval --write-cards`\n".to_owned();
+        return match &tier.upstream {
+            None => "card          none, measure it with `serve eval --write-cards`\n".to_owned(),
+            Some(_) => "card          none, measure it through a server with `serve load-test`\n".to_owned(),
+        };
     };
     let stale = sha256.is_some_and(|sha256| sha256 != card.weights_sha256);
     let mut table = Table::new([

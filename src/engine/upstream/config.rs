@@ -1,51 +1,18 @@
-//! Where a tier's server is, its key, and how long to wait for it.
+//! A tier's server, ready to be asked, and how long to wait for it.
 
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use crate::engine::EngineError;
-use crate::family::Upstream;
+use crate::family::RemoteTier;
 
-/// One tier behind another server: what the manifest says, and the key from the environment.
-#[derive(Debug, Clone)]
-pub struct UpstreamTier {
-    /// `[tier.upstream]` of the manifest.
-    pub settings: Upstream,
-    /// Key for `Authorization: Bearer`.
-    pub key: Option<SecretString>,
-}
-
-impl UpstreamTier {
-    /// The tier called `name` with the key that `variable` (most often the process environment) gives for
-    /// `api_key_env`.
-    ///
-    /// # Errors
-    /// [`EngineError::Failed`] when the manifest names a variable that is not set or empty.
-    pub fn new(
-        name: &str,
-        settings: &Upstream,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, EngineError> {
-        let key = match &settings.api_key_env {
-            None => None,
-            Some(env) => {
-                let key = variable(env).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
-                let missing = || {
-                    let message = format!(
-                        "tier `{name}`: the environment variable {env} is not set, put the server's key into it"
-                    );
-                    EngineError::failed(message)
-                };
-                Some(SecretString::from(key.ok_or_else(missing)?))
-            }
-        };
-        Ok(Self { settings: settings.clone(), key })
-    }
-}
+/// How long a connection without a request is kept: less than the 5 s after which vLLM and SGLang (uvicorn) close it, so
+/// that no request is sent into a connection that is just being closed.
+const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 
 /// How long the other server may keep silent. Whole requests are bounded by whoever drops the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,15 +33,14 @@ impl Default for Patience {
 /// A tier that is ready to be asked.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub name: String,
-    pub tier: UpstreamTier,
+    pub tier: RemoteTier,
     base: Url,
     client: Client,
 }
 
 impl Server {
-    pub fn new(name: &str, tier: UpstreamTier, patience: Patience) -> Result<Self, EngineError> {
-        let fault = |what: String| EngineError::failed(format!("tier `{name}`: {what}"));
+    pub fn new(tier: RemoteTier, patience: Patience) -> Result<Self, EngineError> {
+        let fault = |what: String| EngineError::failed(format!("tier `{}`: {what}", tier.name));
         let mut base = Url::parse(&tier.settings.url)
             .map_err(|error| fault(format!("`{}` is no address: {error}", tier.settings.url)))?;
         if base.cannot_be_a_base() || !base.has_host() || !["http", "https"].contains(&base.scheme()) {
@@ -92,18 +58,19 @@ impl Server {
         let builder = Client::builder()
             .default_headers(headers)
             .connect_timeout(patience.connect)
+            .pool_idle_timeout(IDLE_CONNECTION)
             .read_timeout(patience.idle)
             .redirect(Policy::none());
         let own = ["127.0.0.1", "localhost", "[::1]"].contains(&base.host_str().unwrap_or_default());
         let builder = if own { builder.no_proxy() } else { builder };
         let client = builder.build().map_err(|error| fault(format!("no HTTP client can be made: {error}")))?;
-        Ok(Self { name: name.to_owned(), tier, base, client })
+        Ok(Self { tier, base, client })
     }
 
     /// A request to `path` under the base URL.
     pub fn post(&self, path: &str) -> Result<reqwest::RequestBuilder, EngineError> {
         let url =
-            self.base.join(path).map_err(|error| EngineError::failed(format!("tier `{}`: {error}", self.name)))?;
+            self.base.join(path).map_err(|error| EngineError::failed(format!("tier `{}`: {error}", self.tier.name)))?;
         Ok(self.client.post(url))
     }
 
@@ -121,42 +88,33 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use secrecy::SecretString;
 
-    fn settings(env: Option<&str>) -> Upstream {
-        Upstream {
-            url: "http://127.0.0.1:1/v1".to_owned(),
-            model: "m".to_owned(),
-            api_key_env: env.map(str::to_owned),
-            ..Upstream::default()
-        }
+    use super::*;
+    use crate::family::Upstream;
+
+    fn server(url: &str) -> Result<Server, EngineError> {
+        let settings = Upstream { url: url.to_owned(), ..Upstream::default() };
+        let key = Some(SecretString::from("sk-secret"));
+        Server::new(RemoteTier { name: "short".to_owned(), settings, key }, Patience::default())
     }
 
     #[test]
-    fn keys_come_from_the_environment_and_are_never_shown() {
-        let variable = |name: &str| (name == "KEY").then(|| "sk-secret\n".to_owned());
-        let tier = UpstreamTier::new("short", &settings(Some("KEY")), variable).unwrap();
-        assert_eq!(tier.key.as_ref().unwrap().expose_secret(), "sk-secret");
-        let server = Server::new("short", tier, Patience::default()).unwrap();
+    fn keys_are_never_shown() {
+        let server = server("http://127.0.0.1:1/v1").unwrap();
         assert!(!format!("{server:?}").contains("sk-secret"));
         assert_eq!(server.clean("wrong key\n sk-secret!"), "wrong key [key]!");
         assert_eq!(server.clean(&"é".repeat(600)).chars().count(), 501);
-        let error = UpstreamTier::new("short", &settings(Some("OTHER")), variable).unwrap_err().to_string();
-        assert_eq!(error, "tier `short`: the environment variable OTHER is not set, put the server's key into it");
-        assert!(UpstreamTier::new("short", &settings(None), variable).unwrap().key.is_none());
     }
 
     #[test]
     fn paths_are_put_under_the_base() {
         for base in ["http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1/"] {
-            let tier = UpstreamTier { settings: Upstream { url: base.to_owned(), ..settings(None) }, key: None };
-            let server = Server::new("t", tier, Patience::default()).unwrap();
-            let request = server.post("chat/completions").unwrap().build().unwrap();
+            let request = server(base).unwrap().post("chat/completions").unwrap().build().unwrap();
             assert_eq!(request.url().as_str(), "http://127.0.0.1:1/v1/chat/completions");
         }
         for base in ["127.0.0.1:1/v1", "ftp://host/v1", "", "http://"] {
-            let tier = UpstreamTier { settings: Upstream { url: base.to_owned(), ..settings(None) }, key: None };
-            assert!(Server::new("t", tier, Patience::default()).is_err(), "{base}");
+            assert!(server(base).is_err(), "{base}");
         }
     }
 }

@@ -27,10 +27,11 @@ use futures::StreamExt;
 use super::{
     Constraint, Conversation, Engine, EngineError, Event, Events, Generation, Message, Prompt, Sampling, Thinking,
 };
+use crate::family::RemoteTier;
 use config::Server;
 use reader::Reader;
 
-pub use config::{Patience, UpstreamTier};
+pub use config::Patience;
 
 /// Bytes of a refusal's body that are read.
 const REFUSAL_BYTES: usize = 64 * 1024;
@@ -41,15 +42,12 @@ pub struct UpstreamEngine {
 }
 
 impl UpstreamEngine {
-    /// An engine with these tiers, by name. Nothing is connected yet.
+    /// An engine with these tiers. Nothing is connected yet.
     ///
     /// # Errors
     /// [`EngineError::Failed`] for an address or a key that cannot be used.
-    pub fn new(tiers: BTreeMap<String, UpstreamTier>, patience: Patience) -> Result<Self, EngineError> {
-        let server = |(name, tier): (String, UpstreamTier)| {
-            let server = Server::new(&name, tier, patience)?;
-            Ok((name, Arc::new(server)))
-        };
+    pub fn new(tiers: impl IntoIterator<Item = RemoteTier>, patience: Patience) -> Result<Self, EngineError> {
+        let server = |tier: RemoteTier| Ok((tier.name.clone(), Arc::new(Server::new(tier, patience)?)));
         Ok(Self { tiers: tiers.into_iter().map(server).collect::<Result<_, EngineError>>()? })
     }
 
@@ -91,7 +89,8 @@ impl Engine for UpstreamEngine {
         let generation = Generation {
             tier: tier.to_owned(),
             prompt: Prompt::Chat(Conversation { messages: vec![message], tools: None }),
-            sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+            // OpenAI's defaults: its reasoning models take no other values.
+            sampling: Sampling::default(),
             thinking: Thinking::Free,
             max_tokens: Some(1),
             stop: Vec::new(),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::config::Server;
 use crate::engine::EngineError;
+use crate::family::Upstream;
 
 /// Fields that a refusal may blame, as clients of this server know them.
 const PARAMS: [&str; 19] = [
@@ -36,9 +37,9 @@ const PARAMS: [&str; 19] = [
 ///
 /// 400, 413 and 422 are the request's fault and keep their message and field; a prompt that is too long is told by its
 /// numbers. 404 means that the server does not have the tier's model. 401, 403 and everything unexpected are this
-/// family's fault, not the client's. 429 and 503 pass on when to try again.
+/// family's fault, not the client's. 429 and 503 stay what they are and pass on when to try again.
 pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, body: &str) -> EngineError {
-    let name = &server.name;
+    let name = &server.tier.name;
     let Told { message, param, code } = Told::read(body);
     let message = server.clean(&message);
     // What a server says often quotes what the client sent, which is nobody's business at this level.
@@ -51,8 +52,7 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
         |what: String| EngineError::Failed { message: format!("the server of tier `{name}` {what}"), upstream: true };
     match status.as_u16() {
         400 | 413 | 422 => {
-            let too_long =
-                code.as_deref() == Some("context_length_exceeded") || message.contains("maximum context length");
+            let too_long = code.as_deref() == Some("context_length_exceeded") || message.contains("context length");
             if too_long && let Some((prompt, limit)) = lengths(&message) {
                 return EngineError::TooLong { tier: name.clone(), prompt, limit };
             }
@@ -73,9 +73,19 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
             Some(env) => format!("refused the key in {env} ({})", status.as_u16()),
             None => format!("wants a key ({}); name its variable as `api_key_env` in family.toml", status.as_u16()),
         }),
-        404 => EngineError::UnknownTier(name.clone()),
-        429 | 503 => EngineError::Unavailable {
-            message: format!("the server of tier `{name}` is busy ({}); try again later", status.as_u16()),
+        404 => {
+            let Upstream { model, url, .. } = &server.tier.settings;
+            let said = if message.is_empty() { String::new() } else { format!(": {message}") };
+            EngineError::UnknownModel {
+                message: format!("the server of tier `{name}`, {url}, has no model `{model}`{said}"),
+            }
+        }
+        429 => EngineError::Busy {
+            message: format!("the server of tier `{name}` has too much to do; try again later"),
+            retry_after: retry_after(headers),
+        },
+        503 => EngineError::Unavailable {
+            message: format!("the server of tier `{name}` does not answer now; try again later"),
             retry_after: retry_after(headers),
         },
         code if message.is_empty() => failed(format!("answered with status {code}")),
@@ -85,7 +95,7 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
 
 /// The error for a request that got no response.
 pub(super) fn silence(server: &Server, error: &reqwest::Error) -> EngineError {
-    let name = &server.name;
+    let name = &server.tier.name;
     let unavailable = |what: &str| EngineError::Unavailable {
         message: format!("the server of tier `{name}` {what}; try again later"),
         retry_after: None,
@@ -150,7 +160,7 @@ impl Told {
 }
 
 /// Tokens of the prompt and of the context in a message like "This model's maximum context length is 4096 tokens.
-/// However, … 5000 input tokens"; servers write no other than words.
+/// However, … 5000 input tokens"; servers (vLLM, OpenAI, SGLang, Brevity) write no other than words.
 fn lengths(message: &str) -> Option<(usize, usize)> {
     let after = |mark: &str| {
         let rest = message.split(mark).nth(1)?.trim_start();
@@ -160,7 +170,8 @@ fn lengths(message: &str) -> Option<(usize, usize)> {
         let rest = message.split(mark).next().filter(|rest| rest.len() < message.len())?.trim_end();
         rest.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     };
-    let limit = after("maximum context length is").or_else(|| after("maximum context length of"))?;
+    let limits = ["maximum context length is", "maximum context length of", "model's context length (", "has room for"];
+    let limit = limits.into_iter().find_map(after)?;
     let marks = [
         "input tokens",
         "prompt tokens",
@@ -169,7 +180,8 @@ fn lengths(message: &str) -> Option<(usize, usize)> {
         "in the prompt",
         "tokens from the input",
     ];
-    let prompt = marks.into_iter().find_map(before)?;
+    let prompt =
+        marks.into_iter().find_map(before).or_else(|| ["The input (", "the prompt has"].into_iter().find_map(after))?;
     Some((prompt, limit))
 }
 

@@ -1,19 +1,20 @@
 use secrecy::SecretString;
 use serde_json::json;
 
-use super::super::config::{Patience, UpstreamTier};
+use super::super::config::Patience;
 use super::*;
-use crate::family::Upstream;
+use crate::family::RemoteTier;
 
 fn told(status: u16, body: &str) -> EngineError {
     let settings = Upstream {
         url: "http://127.0.0.1:1/v1".to_owned(),
+        model: "org/short".to_owned(),
         api_key_env: Some("SHORT_KEY".to_owned()),
         budget_field: Some("thinking_token_budget".to_owned()),
         ..Upstream::default()
     };
-    let tier = UpstreamTier { settings, key: Some(SecretString::from("sk-secret".to_owned())) };
-    let server = Server::new("short", tier, Patience::default()).unwrap();
+    let key = Some(SecretString::from("sk-secret"));
+    let server = Server::new(RemoteTier { name: "short".to_owned(), settings, key }, Patience::default()).unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("retry-after", "7".parse().unwrap());
     refusal(&server, StatusCode::from_u16(status).unwrap(), &headers, body)
@@ -52,10 +53,14 @@ fn a_prompt_that_is_too_long_keeps_its_numbers() {
         "This model's maximum context length is 4096 tokens. However, you requested 100 output tokens and your prompt contains at least 5000 input tokens.",
         "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens (5000 in the messages, 100 in the completion).",
         "This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens.",
+        "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
     ] {
         let error = told(400, &json!({"error": {"message": message}}).to_string());
         assert!(matches!(error, EngineError::TooLong { prompt: 5000, limit: 4096, .. }), "{error:?}");
     }
+    let theirs = EngineError::TooLong { tier: "low".to_owned(), prompt: 5000, limit: 4096 }.to_string();
+    let ours = json!({"error": {"message": theirs, "code": "context_length_exceeded"}}).to_string();
+    assert!(matches!(told(400, &ours), EngineError::TooLong { prompt: 5000, limit: 4096, tier } if tier == "short"));
     let vague = json!({"error": {"message": "too long", "code": "context_length_exceeded"}}).to_string();
     assert!(matches!(told(400, &vague), EngineError::Invalid { param: Some("messages"), .. }));
 }
@@ -109,11 +114,13 @@ fn prompts_do_not_get_into_the_log() {
 
 #[test]
 fn each_status_has_its_meaning() {
-    assert!(matches!(told(404, "x"), EngineError::UnknownTier(tier) if tier == "short"));
-    for status in [429, 503] {
-        let EngineError::Unavailable { retry_after, .. } = told(status, "x") else { panic!() };
-        assert_eq!(retry_after, Some(Duration::from_secs(7)));
-    }
+    let EngineError::UnknownModel { message } = told(404, r#"{"error": {"message": "no such model"}}"#) else {
+        panic!()
+    };
+    assert_eq!(message, "the server of tier `short`, http://127.0.0.1:1/v1, has no model `org/short`: no such model");
+    let seven = Some(Duration::from_secs(7));
+    assert!(matches!(told(429, "x"), EngineError::Busy { retry_after, .. } if retry_after == seven));
+    assert!(matches!(told(503, "x"), EngineError::Unavailable { retry_after, .. } if retry_after == seven));
     for (status, body, expected) in [
         (500, "boom", "the server of tier `short` answered with status 500: boom"),
         (502, "", "the server of tier `short` answered with status 502"),

@@ -119,12 +119,12 @@ impl State {
                 return Err(self.reader.failed(&format!("sent an event of more than {LONGEST_EVENT} bytes")));
             }
             Some(Err(EventStreamError::Transport(Broken::Transport(error)))) => {
-                tracing::warn!(tier = %self.server.name, error = %causes(&error), "the upstream server's stream broke");
+                tracing::warn!(tier = %self.server.tier.name, error = %causes(&error), "the upstream server's stream broke");
                 let what = if error.is_timeout() { "fell silent" } else { "was lost" };
                 return Err(self.reader.failed(&format!("{what} in the middle of an answer")));
             }
             Some(Err(error)) => {
-                tracing::warn!(tier = %self.server.name, %error, "the upstream server's stream cannot be read");
+                tracing::warn!(tier = %self.server.tier.name, %error, "the upstream server's stream cannot be read");
                 return Err(self.reader.failed("sent a stream that is no event stream"));
             }
         };
@@ -134,7 +134,7 @@ impl State {
         let chunk: Chunk = match serde_json::from_str(&event.data) {
             Ok(chunk) => chunk,
             Err(error) if event.event != "error" => {
-                tracing::warn!(tier = %self.server.name, %error, "a chunk of the upstream server cannot be read");
+                tracing::warn!(tier = %self.server.tier.name, %error, "a chunk of the upstream server cannot be read");
                 return Err(self.reader.failed("sent a chunk that is no chat completion chunk"));
             }
             Err(_) => Chunk { error: Some(event.data.clone().into()), ..Chunk::default() },

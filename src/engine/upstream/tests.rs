@@ -57,8 +57,8 @@ impl Fake {
             api_key_env: Some("SHORT_KEY".to_owned()),
             ..Upstream::default()
         };
-        let tier = UpstreamTier { settings, key: Some(SecretString::from("sk-secret".to_owned())) };
-        UpstreamEngine::new(BTreeMap::from([("short".to_owned(), tier)]), patience).unwrap()
+        let key = Some(SecretString::from("sk-secret"));
+        UpstreamEngine::new([RemoteTier { name: "short".to_owned(), settings, key }], patience).unwrap()
     }
 
     async fn next(&mut self) -> Asked {
@@ -268,11 +268,13 @@ async fn refusals_keep_whose_fault_they_are() {
     for status in [429, 503] {
         let error =
             ask(&mut fake, &engine, |asked| asked.refuse(status, &[("retry-after", "3")], "")).await.err().unwrap();
-        let EngineError::Unavailable { retry_after: Some(after), .. } = error else { panic!("{error:?}") };
-        assert_eq!(after, Duration::from_secs(3));
+        let (EngineError::Busy { retry_after, .. } | EngineError::Unavailable { retry_after, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(retry_after, Some(Duration::from_secs(3)));
     }
     let error = ask(&mut fake, &engine, |asked| asked.refuse(404, &[], "")).await.err().unwrap();
-    assert!(matches!(error, EngineError::UnknownTier(_)));
+    assert!(matches!(error, EngineError::UnknownModel { .. }));
     let elsewhere = [("location", "http://127.0.0.1:1/")];
     let error = ask(&mut fake, &engine, |asked| asked.refuse(307, &elsewhere, "")).await.err().unwrap();
     assert!(matches!(error, EngineError::Failed { upstream: true, .. }), "redirects are not followed: {error:?}");
