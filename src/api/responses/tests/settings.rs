@@ -37,7 +37,7 @@ async fn the_dial_has_all_its_values() {
         ("minimal", "terse", false),
         ("Low", "terse", false),
         ("medium", "base", false),
-        ("HIGH", "base", true),
+        ("HIGH", "terse", true),
         ("xhigh", "base", false),
         ("max", "base", false),
     ] {
