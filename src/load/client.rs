@@ -67,9 +67,8 @@ pub struct Client {
 pub struct Server {
     http: reqwest::Client,
     /// As it was given: what stands before an `@` is sent as basic authentication.
-    given: String,
-    /// Without it, to be shown.
     base: String,
+    shown: String,
 }
 
 impl Server {
@@ -78,9 +77,9 @@ impl Server {
     /// # Errors
     /// [`Error::Config`] when the address is no HTTP address, or the key cannot be part of a header.
     pub fn new(url: &str, key: Option<&str>) -> Result<Self> {
-        let given = url.trim_end_matches('/').trim_end_matches("/chat/completions").to_owned();
+        let base = url.trim_end_matches('/').trim_end_matches("/chat/completions").to_owned();
         let parsed =
-            reqwest::Url::parse(&given).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            reqwest::Url::parse(&base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let Some(parsed) = parsed else {
             let url = without_credentials(url);
             let message = format!("`{url}` is no address of a server; write it like http://127.0.0.1:8080/v1");
@@ -102,13 +101,13 @@ impl Server {
         let is_own = ["127.0.0.1", "localhost", "[::1]"].contains(&parsed.host_str().unwrap_or_default());
         let builder = if is_own { builder.no_proxy() } else { builder };
         let http = builder.build().map_err(|error| Error::config(format!("cannot make an HTTP client: {error}")))?;
-        let base = without_credentials(&given);
-        Ok(Self { http, given, base })
+        let shown = without_credentials(&base);
+        Ok(Self { http, base, shown })
     }
 
     /// The address without its last slash and without user name and password, which no report may hold.
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// The id of the first model that the server lists.
@@ -117,9 +116,9 @@ impl Server {
     /// [`Error::Config`] when it cannot be reached, refuses, or lists none.
     pub async fn first_model(&self) -> Result<String> {
         let failed = |what: String| {
-            Error::config(format!("cannot ask `{}/models` for a model: {what}; name one with --model", self.base))
+            Error::config(format!("cannot ask `{}/models` for a model: {what}; name one with --model", self.shown))
         };
-        let request = self.http.get(format!("{}/models", self.given)).timeout(CONNECT);
+        let request = self.http.get(format!("{}/models", self.base)).timeout(CONNECT);
         let mut response = request.send().await.map_err(|error| failed(described(&error)))?;
         if !response.status().is_success() {
             return Err(failed(format!("the server answered {}", response.status())));
@@ -141,7 +140,7 @@ impl Client {
         efforts: Vec<Option<String>>,
         options: Options,
     ) -> Self {
-        let url = format!("{}/chat/completions", server.given);
+        let url = format!("{}/chat/completions", server.base);
         Self { http: server.http.clone(), url, model: model.to_owned(), prompts, efforts, options }
     }
 
@@ -352,14 +351,14 @@ mod tests {
         for wrong in ["localhost:8080", "ftp://a/v1", ""] {
             assert!(Server::new(wrong, None).unwrap_err().to_string().contains("http://127.0.0.1"), "{wrong}");
         }
-        assert_eq!(Server::new("http://h/v1/chat/completions", Some("k")).unwrap().base(), "http://h/v1");
+        assert_eq!(Server::new("http://h/v1/chat/completions", Some("k")).unwrap().shown(), "http://h/v1");
         assert!(Server::new("http://h/v1", Some("a\nb")).is_err());
     }
 
     #[test]
     fn credentials_are_not_shown() {
         let server = Server::new("https://me:sec%2Fret@h:8443/v1/", None).unwrap();
-        assert_eq!((server.base(), server.given.as_str()), ("https://h:8443/v1", "https://me:sec%2Fret@h:8443/v1"));
+        assert_eq!((server.shown(), server.base.as_str()), ("https://h:8443/v1", "https://me:sec%2Fret@h:8443/v1"));
         for (text, shown) in [
             ("--url=http://a:b@h", "--url=http://h"),
             ("http://h/v1?mail=me@b.c", "http://h/v1?mail=me@b.c"),
