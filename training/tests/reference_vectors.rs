@@ -2,6 +2,8 @@
 //!
 //! `README.md` lists those that have nothing to compare with here. Numbers are theirs, the code is not.
 
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+
 use brevity_training::Result;
 use brevity_training::advantage::{AdvantageNorm, KlPlacement, ScoredResponse, leave_one_out, token_advantages};
 use brevity_training::loss::{LossAggregation, LossConfig, LossStats, MicroBatch, policy_loss, token_weights};
@@ -72,8 +74,8 @@ fn nemo_a_masked_response_is_not_in_the_baseline() {
 
 #[test]
 fn nemo_leave_one_out_std_and_what_it_does_to_a_lone_failure() -> Result<()> {
-    near(&leave_one_out_std(&[1.0, 2.0, 3.0]), &[0.707_107, 1.414_214, 0.707_107], 1e-6);
-    near(&leave_one_out_std(&[4.0, 5.0, 6.0]), &[0.707_107, 1.414_214, 0.707_107], 1e-6);
+    near(&leave_one_out_std(&[1.0, 2.0, 3.0]), &[FRAC_1_SQRT_2, SQRT_2, FRAC_1_SQRT_2], 1e-6);
+    near(&leave_one_out_std(&[4.0, 5.0, 6.0]), &[FRAC_1_SQRT_2, SQRT_2, FRAC_1_SQRT_2], 1e-6);
     near(&leave_one_out_std(&[1.0, 2.0]), &[0.0, 0.0], 0.0);
     // NeMo-RL PR 4158: the others of the failure are equal, so its std is 0 and its advantage went beyond -2000.
     let spike = [0.0, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95];

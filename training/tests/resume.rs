@@ -3,6 +3,8 @@
 //! To be killed is a panic of the observer: the process that the run was in is gone, without a checkpoint. Stopping writes
 //! one. `tests/resume.rs` of the program does the same with signals, for one kind of run.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
