@@ -107,7 +107,7 @@ fn a_base_is_made_from_a_file_of_pairs() {
     space.write("pairs.jsonl", &(pairs.concat() + &pair("4 + 4", "")));
     space.fail(&train, 1, &["pairs.jsonl", "line 4", "column `say` is empty"]);
     space.write("pairs.jsonl", &pairs.concat().replace("say", "sya"));
-    space.fail(&train, 1, &["pairs.jsonl", "line 1", "no column `say`", "did you mean `sya`?"]);
+    space.fail(&train, 1, &["pairs.jsonl", "line 1", "no column `say`; there are `ask`, `sya`"]);
     space.write("pairs.jsonl", &(pairs.concat() + &pair(&"4 + ".repeat(300), "no")));
     space.fail(&train, 1, &["example 4 has ", "the model's context holds 512"]);
     assert!(!space.path("out/model.safetensors").exists(), "no half of a model");
