@@ -72,7 +72,8 @@ fn every_answer_is_from_its_own_tier() {
 #[test]
 fn every_answer_is_from_its_own_weights() {
     let space = Workspace::new();
-    let server = Running::launch(space.command(&["--family", &crate::server::family(), "--port", "0", "--log", "warn"]));
+    let server =
+        Running::launch(space.command(&["--family", &crate::server::family(), "--port", "0", "--log", "warn"]));
     let differing = differing(&server, 210, 64);
     assert!(differing <= 2, "{differing} of 210 texts differ");
 }

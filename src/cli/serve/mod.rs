@@ -148,7 +148,10 @@ fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
 
 /// The options that handlers see.
 fn api_options(options: &Arguments, family: &LoadedFamily) -> Result<Options> {
-    let mut sampling = SamplingDefaults::from_folder(&family.base.folder)?;
+    let mut sampling = match &family.base {
+        Some(base) => SamplingDefaults::from_folder(&base.folder)?,
+        None => SamplingDefaults::default(),
+    };
     sampling.temperature = options.effort.temperature.unwrap_or(sampling.temperature);
     Ok(Options {
         sampling,
