@@ -14,7 +14,7 @@ use brevity::engine::scripted::{Fault, Script, Scripted};
 use brevity::family::{Base, Manifest, Tier, Upstream};
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Inner, Running, ask, chat, family, metric, until};
+use crate::server::{Answer, CHAT, Inner, Running, ask, chat, family, metric, until};
 use crate::support::Workspace;
 
 /// A server of the command line whose only tier is the engine of `inner`.
@@ -185,7 +185,7 @@ fn what_the_queue_does_not_hold_is_refused_at_once() {
     until("the house is full", || server.engine.running() == 2 && server.admission.waiting() == 3);
     // Nothing is let through the gate, so whoever is answered did not wait.
     for _ in 0..20 {
-        let answer = Answer::read(chat(server.address, json!({"model": "inner"})));
+        let answer = Answer::read(CHAT, chat(server.address, json!({"model": "inner"})));
         assert_eq!((answer.status, code(&answer)), (429, "queue_full".into()));
         assert!(answer.head.contains("retry-after: "), "{}", answer.head);
     }
@@ -193,7 +193,7 @@ fn what_the_queue_does_not_hold_is_refused_at_once() {
     assert_eq!(refused, Some(20.0));
     server.engine.release(5);
     for (place, stream) in taken.into_iter().enumerate() {
-        let answer = Answer::read(stream);
+        let answer = Answer::read(CHAT, stream);
         assert_eq!(answer.status, 200);
         assert!(place % 2 != 0 || answer.events().last() == Some("[DONE]"), "{}", answer.body);
     }
@@ -216,7 +216,7 @@ fn who_leaves_early_gives_the_place_back() {
         until("the first is forgotten", || server.engine.running() == 0 && server.admission.running() == 0);
     }
     server.engine.release(1);
-    assert_eq!(Answer::read(chat(server.address, json!({"model": "inner"}))).status, 200);
+    assert_eq!(Answer::read(CHAT, chat(server.address, json!({"model": "inner"}))).status, 200);
 }
 
 #[test]
@@ -231,12 +231,12 @@ fn a_signal_under_load_lets_everybody_finish() {
     front.signal();
     front.wait_for("draining");
     assert_eq!(front.ask("GET", "/ready", &[], "").status, 503);
-    let late = Answer::read(chat(address, json!({"model": "front"})));
+    let late = Answer::read(CHAT, chat(address, json!({"model": "front"})));
     assert_eq!((late.status, code(&late)), (503, "service_unavailable".into()));
     assert!(late.head.contains("retry-after: "));
     inner.engine.release(12);
     for (place, stream) in streams.into_iter().enumerate() {
-        let answer = Answer::read(stream);
+        let answer = Answer::read(CHAT, stream);
         assert_eq!(answer.status, 200);
         assert!(place % 3 == 0 || answer.events().last() == Some("[DONE]"), "{}", answer.body);
     }
@@ -267,16 +267,16 @@ fn a_panic_fails_its_own_request_only() {
     let other = chat(server.address, json!({"model": "inner", "seed": 1}));
     until("the other one is computed", || server.engine.running() == 1);
     for stream in [false, true] {
-        let answer = Answer::read(chat(server.address, json!({"model": "inner", "seed": 13, "stream": stream})));
+        let answer = Answer::read(CHAT, chat(server.address, json!({"model": "inner", "seed": 13, "stream": stream})));
         assert_eq!((answer.status, code(&answer)), (500, "internal_error".into()));
         assert!(!answer.body.contains("meant to happen"));
     }
     server.engine.release(3);
-    assert!(Answer::read(other).body.contains("whole"));
-    let broken = Answer::read(chat(server.address, json!({"model": "inner", "seed": 14, "stream": true})));
+    assert!(Answer::read(CHAT, other).body.contains("whole"));
+    let broken = Answer::read(CHAT, chat(server.address, json!({"model": "inner", "seed": 14, "stream": true})));
     let events: Vec<&str> = broken.events().collect();
     assert!(events.last().unwrap().contains("\"error\"") && !events.contains(&"[DONE]"), "{}", broken.body);
-    assert_eq!(Answer::read(chat(server.address, json!({"model": "inner", "seed": 14}))).status, 500);
+    assert_eq!(Answer::read(CHAT, chat(server.address, json!({"model": "inner", "seed": 14}))).status, 500);
     until("all places are free", || server.engine.running() == 0 && server.admission.running() == 0);
 }
 

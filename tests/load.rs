@@ -1,7 +1,13 @@
 //! `serve load-test` against servers of every kind: good, refusing, hanging, breaking off, and gone.
 
 mod fake;
+mod scripted;
 
+use std::time::Duration;
+
+use brevity::engine::EngineError;
+use brevity::engine::scripted::{Fault, Script, Scripted};
+use brevity::family::Effort;
 use serde_json::Value;
 
 use self::fake::Fake;
@@ -38,16 +44,18 @@ fn a_good_server_gives_a_whole_report() {
     let options = ["--efforts", "low,high", "--out", "out", "--price-per-million-output", "2", "--goodput", "e2e:60s"];
     let finished = space.succeed(&arguments(&fake, &options));
     let summary = summary(&space, "out");
-    assert_eq!(summary["schema"], "brevity.load-test/1");
+    assert_eq!(summary["schema"], "brevity.load-test/2");
     assert_eq!(summary["head"]["model"], "fake-model");
     let (low, high) = (effort(&summary, "low"), effort(&summary, "high"));
     // Three thoughts and one answer against twelve and one, with one token more each for the end.
     assert_eq!(low["metrics"]["tokens"]["mean"], 5.0);
     assert_eq!(high["metrics"]["tokens"]["max"], 14.0);
     assert_eq!(low["metrics"]["reasoning_tokens"]["p50"], 3.0);
-    assert_eq!(low["metrics"]["inter_token"]["count"], 8 * 3);
     assert_eq!(low["accuracy"]["value"], 0.75);
-    assert_eq!(low["goodput"]["share"], 1.0);
+    assert_eq!(low["goodput"], 1.0);
+    assert_eq!(low["forced_closings"], Value::Null, "this server does not say");
+    assert_eq!(summary["total"]["goodput"]["share"], 1.0);
+    assert!(low.get("requests_per_second").is_none(), "the efforts share one machine");
     assert_eq!((&low["requests"], &low["succeeded"]), (&Value::from(8), &Value::from(8)));
     let comparison = &summary["comparisons"][0];
     assert_eq!((&comparison["pairs"], &comparison["reference"]), (&Value::from(8), &Value::from("high")));
@@ -116,6 +124,91 @@ fn every_kind_of_failure_is_counted_and_none_stops_the_run() {
 }
 
 #[test]
+fn the_real_server_with_a_slow_failing_and_hanging_engine_gives_a_whole_report() {
+    let script = || Script::new("1 + 6 = 7. 3 + 4 = 7.", "\\boxed{7}").with_delay(Duration::from_millis(1));
+    let refused = EngineError::Unavailable { message: "no room".to_owned(), retry_after: None };
+    let failed = Fault::Failed { after: 3, error: EngineError::failed("out of memory") };
+    let engine = Scripted::builder()
+        .script("steady", script())
+        .script("refused", script().with_fault(Fault::Refused(refused)))
+        .script("failed", script().with_fault(failed))
+        .script("hangs", script().with_fault(Fault::Hangs { after: 2 }))
+        .script("disconnects", script().with_fault(Fault::Disconnects { after: 2 }));
+    let efforts = [
+        (Effort::Minimal, "refused"),
+        (Effort::Low, "steady"),
+        (Effort::Medium, "failed"),
+        (Effort::High, "hangs"),
+        (Effort::Xhigh, "disconnects"),
+        (Effort::Max, "steady"),
+    ];
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let url = runtime.block_on(scripted::serve(engine.build().unwrap(), &efforts, &[(Effort::Max, 4)]));
+
+    let space = workspace();
+    let names = "minimal,low,medium,high,xhigh,max";
+    let options = ["--efforts", names, "--concurrency", "6", "--timeout", "3s", "--problems", "4", "--warmup", "0"];
+    let fixed = ["load-test", "--url", &url, "--prompts", "prompts.jsonl", "--grader", "strict", "--out", "out"];
+    let finished = space.succeed(&[&fixed[..], &options].concat());
+    let summary = summary(&space, "out");
+    for (name, kind) in
+        [("minimal", "http 503"), ("medium", "error event"), ("high", "timeout"), ("xhigh", "error event")]
+    {
+        let effort = effort(&summary, name);
+        let errors = effort["errors"].as_object().unwrap();
+        assert_eq!((errors.len(), errors.get(kind).and_then(Value::as_u64)), (1, Some(4)), "{name}: {errors:?}");
+        assert_eq!((&effort["succeeded"], &effort["accuracy_with_failures"]["value"]), (&0.into(), &0.0.into()));
+        assert!(finished.stdout.contains(&format!("{kind}: 4")), "{}", finished.stdout);
+    }
+    // The same tier, whose thoughts one of the efforts cuts at four tokens.
+    let (free, cut) = (effort(&summary, "low"), effort(&summary, "max"));
+    assert_eq!((&free["succeeded"], &free["forced_closings"]), (&4.into(), &0.into()));
+    assert_eq!((&cut["succeeded"], &cut["forced_closings"]), (&4.into(), &4.into()));
+    assert!(free["metrics"]["inter_token"]["count"].as_u64().unwrap() > 20, "{free}");
+    let thoughts = |effort: &Value| effort["metrics"]["reasoning_tokens"]["max"].as_f64().unwrap();
+    assert!(thoughts(cut) < thoughts(free), "{cut}");
+    let lines = space.read("out/requests.jsonl");
+    assert_eq!(lines.lines().count(), 24);
+    assert!(lines.contains("no room") && lines.contains("out of memory"));
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_what_it_measured() {
+    let (space, fake) = (workspace(), Fake::start());
+    let options = ["--efforts", "low", "--duration", "1h", "--out", "out"];
+    let mut child = space.command(&arguments(&fake, &options)).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let lines = || std::fs::read_to_string(space.path("out/requests.jsonl.partial")).unwrap_or_default();
+    let began = std::time::Instant::now();
+    while lines().lines().count() < 50 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is written while it runs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for line in lines().lines() {
+        let record: brevity::load::Record = serde_json::from_str(line).unwrap();
+        assert!(record.succeeded() && record.tokens == Some(5), "{line}");
+    }
+    assert!(!space.path("out/requests.jsonl").exists());
+}
+
+#[test]
+fn no_password_is_left_in_any_file() {
+    let (space, fake) = (workspace(), Fake::start());
+    let url = fake.url().replace("http://", "http://someone:s3cret@");
+    let fixed = ["load-test", "--url", &url, "--prompts", "prompts.jsonl", "--efforts", "low", "--out", "out"];
+    let finished = space.succeed(&[&fixed[..], &["--system", "say it's 7"]].concat());
+    for name in ["summary.json", "config.toml", "report.html", "requests.jsonl", "summary.csv"] {
+        let text = space.read(&format!("out/{name}"));
+        assert!(!text.contains("s3cret") && !text.contains("someone"), "{name}");
+    }
+    assert!(!format!("{}{}", finished.stdout, finished.stderr).contains("s3cret"));
+    let command = summary(&space, "out")["head"]["command"].as_str().unwrap().to_owned();
+    let expected = format!("serve load-test --url {} --prompts", fake.url());
+    assert!(command.starts_with(&expected) && command.ends_with(r"--system 'say it'\''s 7'"), "{command}");
+}
+
+#[test]
 fn odd_but_right_servers_are_understood() {
     let (space, fake) = (workspace(), Fake::start());
     let options = ["--efforts", "plain,unusual", "--reference", "plain", "--out", "out", "--no-stream"];
@@ -161,6 +254,13 @@ fn open_loops_and_sweeps_run_to_their_end() {
     assert_eq!(summary["comparisons"][0]["pairs"], 8);
     assert!(summary["stages"].as_array().unwrap().len() >= 4);
     assert!(finished.stdout.contains("At saturation"), "{}", finished.stdout);
+    // Each stage behind a warm-up of its own: one request of each user.
+    let stages = summary["stages"].as_array().unwrap();
+    let users: u64 = stages.iter().map(|stage| stage["users"].as_u64().unwrap()).sum();
+    assert_eq!(summary["warm_up"].as_u64(), Some(users));
+    let limited = [&sweep[..6], &["--goodput", "e2e:60s", "--out", "limited"]].concat();
+    let finished = space.succeed(&arguments(&fake, &limited));
+    assert!(finished.stdout.contains("95 % within e2e:60s"), "{}", finished.stdout);
 }
 
 #[test]
@@ -174,12 +274,16 @@ fn comparisons_decide_the_exit_status() {
     let compare = ["load-test", "--compare", "short/summary.json", "long/summary.json"];
     let finished = space.succeed(&compare);
     assert!(finished.stdout.contains("+180.0 % (+180.0 … +180.0)"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("(all efforts)") && !finished.stderr.contains("warning"), "{}", finished.stderr);
     space.succeed(&[&compare[..], &["--fail-if", "tokens.mean:+200%", "--fail-if", "failed:+1%"]].concat());
     space.fail(&[&compare[..], &["--fail-if", "tokens.mean:+10%"]].concat(), 1, &["tokens.mean", "+180.0 %", "+10%"]);
     space.fail(&[&compare[..], &["--fail-if", "cost.mean:+10%"]].concat(), 1, &["has no cost.mean"]);
     space.fail(&[&compare[..], &["--fail-if", "p42:+10%"]].concat(), 2, &["p42"]);
     space.fail(&["load-test", "--compare", "short/summary.json", "none.json"], 1, &["none.json"]);
-    space.write("old.json", &space.read("short/summary.json").replace("load-test/1", "load-test/9"));
+    space.succeed(&arguments(&fake, &["--efforts", "default,low", "--out", "mixed"]));
+    let finished = space.succeed(&["load-test", "--compare", "short/summary.json", "mixed/summary.json"]);
+    assert!(finished.stderr.contains("different efforts"), "{}", finished.stderr);
+    space.write("old.json", &space.read("short/summary.json").replace("load-test/2", "load-test/9"));
     space.fail(&["load-test", "--compare", "old.json", "long/summary.json"], 1, &["old.json", "load-test/9"]);
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use crate::server::{Answer, Running, family};
+use crate::server::{Answer, CHAT, Running, family};
 use crate::support::Workspace;
 
 #[test]
@@ -70,6 +70,45 @@ fn the_server_shows_the_family_and_a_line_to_copy() {
     }
 }
 
+/// One tier's file is damaged.
+#[test]
+fn a_part_of_a_family_is_served_where_that_is_wanted() {
+    let space = Workspace::with_family();
+    let place = "family/alpha-0.1/adapter_model.safetensors";
+    let mut weights = space.bytes(place);
+    *weights.last_mut().unwrap() ^= 1;
+    std::fs::write(space.path(place), weights).unwrap();
+    let arguments = ["--family", "family", "--engine", "scripted"];
+    space.fail(&arguments, 1, &["tier `alpha-0.1`", "are not those of", "--allow-partial"]);
+
+    let server = Running::launch(space.command(&[&arguments[..], &["--allow-partial", "--port", "0"]].concat()));
+    let row = server.banner.lines().find(|line| line.starts_with("alpha-0.1 ")).unwrap();
+    assert!(row.contains("not loaded"), "{}", server.banner);
+    let tiers = server.ask("GET", "/v1/tiers", &[], "").json();
+    let state =
+        |name: &str| tiers["tiers"].as_array().unwrap().iter().find(|tier| tier["name"] == name).unwrap().clone();
+    assert_eq!((&state("alpha-0.1")["loaded"], &state("alpha-0.2")["loaded"]), (&false.into(), &true.into()));
+    assert!(state("alpha-0.1")["problem"].as_str().unwrap().contains("are not those of"), "{tiers}");
+    assert_eq!(server.ask("GET", "/ready", &[], "").status, 200);
+
+    let effort = tiers["effort"].as_object().unwrap().iter().find(|(_, tier)| *tier == "alpha-0.1").unwrap().0;
+    let ask = |fields: &str| {
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "1 + 6"}}], "max_tokens": 8, {fields}}}"#);
+        server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &body)
+    };
+    let model = tiers["tiers"][0]["id"].as_str().unwrap().split(':').next().unwrap();
+    let answer = ask(&format!(r#""model": "{model}", "reasoning_effort": "{effort}""#));
+    let report = answer.json()["brevity"].clone();
+    assert_eq!((answer.status, &report["substituted"]), (200, &true.into()), "{}", answer.body);
+    assert!(report["reason"].as_str().unwrap().contains("alpha-0.1") && report["tier"] != "alpha-0.1", "{report}");
+    let named = ask(&format!(r#""model": "{model}:alpha-0.1""#));
+    assert_eq!((named.status, &named.json()["error"]["code"]), (404, &"model_not_found".into()));
+    server.signal();
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("alpha-0.1") && log.contains("a tier is not served"), "{log}");
+}
+
 #[test]
 fn only_known_keys_are_let_in() {
     let space = Workspace::new();
@@ -98,7 +137,8 @@ fn paths_and_methods_that_do_not_exist_have_the_envelope() {
     let missing = server.ask("GET", "/nowhere", &["x-request-id: a b"], "");
     assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &"not_found".into()));
     assert!(missing.head.contains("x-request-id: req_"));
-    assert_eq!(server.ask("DELETE", "/v1/models", &[], "").status, 405);
+    let method = server.ask("DELETE", "/v1/models", &[], "");
+    assert_eq!((method.status, &method.json()["error"]["code"]), (405, &"method_not_allowed".into()));
     let large =
         server.ask("POST", "/v1/chat/completions", &["content-type: application/json"], &"x".repeat((4 << 20) + 1));
     assert_eq!((large.status, &large.json()["error"]["code"]), (413, &"payload_too_large".into()));
@@ -125,16 +165,20 @@ fn the_log_tells_tier_and_tokens_and_no_prompt() {
         );
         server.ask("POST", "/v1/chat/completions", &[json], &body)
     };
-    let whole = ask(false);
-    assert_eq!((whole.status, ask(true).status), (200, 200));
-    let usage = &whole.json()["usage"];
+    let (whole, stream) = (ask(false), ask(true));
+    assert_eq!((whole.status, stream.status), (200, 200));
+    let body = whole.json();
+    let said =
+        |event: &serde_json::Value| event["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(body["choices"][0]["message"]["content"], stream.stream_events().iter().map(said).collect::<String>());
+    let usage = &body["usage"];
     server.signal();
     let (_, log) = server.wait();
     assert!(!log.contains("12 + 13"), "{log}");
     let lines = log.lines().filter(|line| line.contains("/v1/chat/completions"));
     let lines: Vec<serde_json::Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{log}");
-    for fields in lines.iter().map(|line| &line["fields"]) {
+    for fields in &lines {
         assert_eq!((&fields["tier"], &fields["outcome"]), (&"alpha-0.2".into(), &"delivered".into()), "{log}");
         assert_eq!(fields["completion_tokens"], usage["completion_tokens"], "{log}");
         assert_eq!(fields["reasoning_tokens"], usage["completion_tokens_details"]["reasoning_tokens"], "{log}");
@@ -147,9 +191,10 @@ fn the_first_signal_lets_requests_finish() {
     let mut running = server.begin("/v1/chat/completions", 2);
     server.signal();
     server.wait_for("draining");
-    assert_eq!(server.ask("GET", "/ready", &[], "").status, 503);
+    let ready = server.ask("GET", "/ready", &[], "");
+    assert_eq!((ready.status, &ready.json()["error"]["code"]), (503, &"service_unavailable".into()));
     running.write_all(b"{}").unwrap();
-    let answer = Answer::read(running);
+    let answer = Answer::read(CHAT, running);
     assert!(answer.json()["error"].is_object(), "{}", answer.body);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));

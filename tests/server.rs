@@ -20,7 +20,11 @@ use brevity::routing::Catalogue;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::specification;
 use crate::support::Workspace;
+
+/// Where chat completions are asked for.
+pub const CHAT: &str = "/v1/chat/completions";
 
 /// The bundled family, from any folder.
 pub fn family() -> String {
@@ -29,7 +33,7 @@ pub fn family() -> String {
 
 /// The answer of the server at `address` to one request on a connection of its own.
 pub fn ask(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-    Answer::read(send(address, method, path, headers, body))
+    Answer::read(path, send(address, method, path, headers, body))
 }
 
 /// Sends one request on a connection of its own; the answer is still to come.
@@ -49,7 +53,7 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &[&str], bod
 pub fn chat(address: SocketAddr, fields: Value) -> TcpStream {
     let mut body = json!({"model": "mini", "messages": [{"role": "user", "content": "What is 12 + 13?"}]});
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    send(address, "POST", "/v1/chat/completions", &["content-type: application/json"], &body.to_string())
+    send(address, "POST", CHAT, &["content-type: application/json"], &body.to_string())
 }
 
 /// The number behind a metric's name and labels.
@@ -106,7 +110,7 @@ impl Running {
 
     /// The answer to [`chat`].
     pub fn chat(&self, fields: Value) -> Answer {
-        Answer::read(chat(self.address, fields))
+        Answer::read(CHAT, chat(self.address, fields))
     }
 
     /// The number behind a metric's name and labels.
@@ -217,6 +221,8 @@ impl Drop for Running {
 
 /// An HTTP answer.
 pub struct Answer {
+    /// What was asked for.
+    path: String,
     /// Status code.
     pub status: u16,
     /// Status line and headers, in lower case.
@@ -226,14 +232,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads to the end of the connection.
-    pub fn read(mut stream: TcpStream) -> Self {
+    /// Reads the answer of `path` to the end of the connection.
+    pub fn read(path: &str, mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+        Self { path: path.to_owned(), status, head: head.to_ascii_lowercase(), body: body.to_owned() }
     }
 
     /// The events of a stream.
@@ -242,8 +248,23 @@ impl Answer {
         self.body.lines().filter_map(|line| line.strip_prefix("data: "))
     }
 
-    /// The body as JSON.
+    /// The events of a stream that was closed well, each what OpenAI's specification says.
+    pub fn stream_events(&self) -> Vec<Value> {
+        let data: Vec<&str> = self.events().collect();
+        let (done, events) = data.split_last().unwrap();
+        assert_eq!(*done, "[DONE]");
+        let read = |event: &&str| {
+            let event = serde_json::from_str(event).unwrap();
+            specification::check_event(&self.path, &event);
+            event
+        };
+        events.iter().map(read).collect()
+    }
+
+    /// The body, which must be what OpenAI's specification says.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+        let body = serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body));
+        specification::check_body(&self.path, self.status, &body);
+        body
     }
 }

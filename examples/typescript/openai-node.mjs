@@ -21,6 +21,20 @@ for (const effort of ["low", "high"]) {
   console.log(`${completion.usage.completion_tokens} tokens\n`);
 }
 
+// The Responses API has the same dial; its stream brings thoughts and answer as items, one after the other.
+const stream = await client.responses.create({
+  model: "brevity-mini",
+  input: "What is 37 * 9 - 88?",
+  reasoning: { effort: "low" },
+  stream: true,
+});
+for await (const event of stream) {
+  if (event.type === "response.output_item.added") process.stdout.write(`\n(${event.item.type}) `);
+  if (event.type === "response.reasoning_text.delta") process.stdout.write(event.delta);
+  if (event.type === "response.output_text.delta") process.stdout.write(event.delta);
+  if (event.type === "response.completed") console.log(`\n${event.response.usage.output_tokens} tokens\n`);
+}
+
 // What cannot be done is said with the field that is to blame.
 try {
   await client.chat.completions.create({

@@ -1,8 +1,8 @@
 //! Who may compute now, who waits, and who is sent away at once.
 //!
-//! A [`Permit`] is taken before any work and held until the answer is delivered or dropped. Behind the permits stands a
-//! bounded queue, first come first served; whoever finds it full gets a 429 with the time after which a place is likely.
-//! Nothing here knows what a request is: only times and counts.
+//! A [`Permit`] is taken before any work and held until the work is done or dropped; it has a place for every choice of the
+//! request. Behind the places stands a bounded queue, first come first served; whoever finds it full gets a 429 with the time
+//! after which a place is likely. Nothing here knows what a request is: only times and counts.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,8 @@ use super::metrics::{Metrics, Rejection};
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Longest time a client is told to wait: official clients give up when asked for more than 120 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// More places than any machine computes at; all of them can be taken by one permit.
+const MOST_PLACES: usize = u32::MAX as usize >> 3;
 /// Weight of the newest request in the moving mean of service times.
 const NEWEST: f64 = 0.2;
 
@@ -39,7 +41,7 @@ struct Inner {
     service_seconds: Mutex<Option<f64>>,
 }
 
-/// The right to compute; its drop lets the next one in.
+/// The right to compute some choices at a time; its drop lets the next one in.
 #[derive(Debug)]
 pub struct Permit {
     inner: Arc<Inner>,
@@ -52,9 +54,9 @@ pub struct Permit {
 struct Place<'a>(&'a Inner);
 
 impl Admission {
-    /// A door for `max_running` requests at a time (at least 1) and `max_queue` that wait (0 for none).
+    /// A door with `max_running` places (at least 1) and for `max_queue` requests that wait (0 for none).
     pub fn new(max_running: usize, max_queue: usize) -> Self {
-        let max_running = max_running.clamp(1, Semaphore::MAX_PERMITS);
+        let max_running = max_running.clamp(1, MOST_PLACES);
         let inner = Inner {
             permits: Arc::new(Semaphore::new(max_running)),
             max_running,
@@ -72,15 +74,16 @@ impl Admission {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Waits for a permit, until `deadline` at most.
+    /// Waits for a permit with this many `places` (no more than there are), until `deadline` at most. Who waits for many is
+    /// not overtaken by those behind who want few.
     ///
     /// Whoever stops waiting by dropping the future leaves the queue with that.
     ///
     /// # Errors
     /// 503 while the server drains, 429 at once when the queue is full (both with `Retry-After`), 408 when the deadline comes
     /// first. Nothing was started in any case.
-    pub async fn enter(&self, deadline: Option<Instant>) -> Result<Permit, ApiError> {
-        let entered = self.try_enter(deadline).await;
+    pub async fn enter(&self, places: usize, deadline: Option<Instant>) -> Result<Permit, ApiError> {
+        let entered = self.try_enter(places, deadline).await;
         entered.map_err(|rejection| {
             if let Some(metrics) = &self.metrics {
                 metrics.admission_rejected(rejection);
@@ -89,17 +92,18 @@ impl Admission {
         })
     }
 
-    async fn try_enter(&self, deadline: Option<Instant>) -> Result<Permit, Rejection> {
+    async fn try_enter(&self, places: usize, deadline: Option<Instant>) -> Result<Permit, Rejection> {
         if self.is_draining() {
             return Err(Rejection::Draining);
         }
         let arrived = Instant::now();
+        let places = places.clamp(1, self.inner.max_running) as u32;
         // Permits that come back are handed to those who wait before anybody sees them as free, so this overtakes nobody.
-        if let Ok(permit) = self.inner.permits.clone().try_acquire_owned() {
+        if let Ok(permit) = self.inner.permits.clone().try_acquire_many_owned(places) {
             return Ok(self.permit(permit, Duration::ZERO));
         }
         let place = self.inner.queue().ok_or(Rejection::QueueFull)?;
-        let turn = self.inner.permits.clone().acquire_owned();
+        let turn = self.inner.permits.clone().acquire_many_owned(places);
         let acquired = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), turn).await.map_err(|_| Rejection::Deadline)?,
             None => turn.await,
@@ -132,7 +136,12 @@ impl Admission {
         }
     }
 
-    /// Requests that hold a permit.
+    /// Places there are.
+    pub fn max_running(&self) -> usize {
+        self.inner.max_running
+    }
+
+    /// Places that are taken, or kept free for the first in the queue, who wants several.
     pub fn running(&self) -> usize {
         self.inner.max_running - self.inner.permits.available_permits()
     }
@@ -210,10 +219,15 @@ mod tests {
 
     type Entering = Pin<Box<dyn Future<Output = Result<Permit, ApiError>>>>;
 
-    /// A request that entered and was polled once.
+    /// A request for one place that entered and was polled once.
     fn enter(admission: &Admission) -> (Entering, Poll<Result<Permit, ApiError>>) {
+        enter_with(admission, 1)
+    }
+
+    /// The same with several places.
+    fn enter_with(admission: &Admission, places: usize) -> (Entering, Poll<Result<Permit, ApiError>>) {
         let admission = admission.clone();
-        let mut entering: Entering = Box::pin(async move { admission.enter(None).await });
+        let mut entering: Entering = Box::pin(async move { admission.enter(places, None).await });
         let first = poll(&mut entering);
         (entering, first)
     }
@@ -234,6 +248,17 @@ mod tests {
         drop(running);
         let Poll::Ready(Ok(_permit)) = poll(&mut second) else { panic!("the place was not handed on") };
         assert_eq!((admission.running(), admission.waiting()), (1, 0));
+    }
+
+    #[test]
+    fn a_request_has_a_place_for_every_choice() {
+        let admission = Admission::new(4, 2);
+        let (_, Poll::Ready(Ok(three))) = enter_with(&admission, 3) else { panic!("free places were refused") };
+        assert_eq!(admission.running(), 3);
+        let (mut two, Poll::Pending) = enter_with(&admission, 2) else { panic!("five choices ran at four places") };
+        let (mut one, Poll::Pending) = enter(&admission) else { panic!("it overtook the first in the queue") };
+        drop(three);
+        assert!(matches!(poll(&mut two), Poll::Ready(Ok(_))) && matches!(poll(&mut one), Poll::Ready(Ok(_))));
     }
 
     #[test]
@@ -266,8 +291,8 @@ mod tests {
     #[tokio::test]
     async fn a_deadline_ends_the_waiting() {
         let admission = Admission::new(1, 1).counted_in(Metrics::new());
-        let _running = admission.enter(None).await.unwrap();
-        let error = admission.enter(Some(Instant::now())).await.unwrap_err();
+        let _running = admission.enter(1, None).await.unwrap();
+        let error = admission.enter(1, Some(Instant::now())).await.unwrap_err();
         assert_eq!(error.status.as_u16(), 408);
         assert_eq!(admission.waiting(), 0);
         let text = admission.metrics.as_ref().unwrap().render(0, 0);
@@ -289,7 +314,8 @@ mod tests {
     /// What happens next to the door.
     #[derive(Debug, Clone)]
     enum Step {
-        Enter,
+        /// With so many places.
+        Enter(usize),
         /// The request that has this place among the running ones ends.
         Leave(usize),
         /// The request that has this place among the waiting ones goes away.
@@ -298,7 +324,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            3 => Just(Step::Enter),
+            3 => (1_usize..4).prop_map(Step::Enter),
             2 => any::<usize>().prop_map(Step::Leave),
             1 => any::<usize>().prop_map(Step::GiveUp)
         ]
@@ -311,45 +337,56 @@ mod tests {
             max_running in 1_usize..4, max_queue in 0_usize..4, steps in prop::collection::vec(step(), 0..80),
         ) {
             let admission = Admission::new(max_running, max_queue);
-            let mut running: Vec<Permit> = Vec::new();
-            let mut waiting: VecDeque<Entering> = VecDeque::new();
+            let mut running: Vec<(usize, Permit)> = Vec::new();
+            let mut waiting: VecDeque<(usize, Entering)> = VecDeque::new();
+            let taken = |running: &[(usize, Permit)]| running.iter().map(|(places, _)| places).sum::<usize>();
             for step in steps {
                 match step {
-                    Step::Enter => {
-                        let (entering, first) = enter(&admission);
+                    Step::Enter(places) => {
+                        let places = places.min(max_running);
+                        let fits = taken(&running) + places <= max_running && waiting.is_empty();
+                        let (entering, first) = enter_with(&admission, places);
                         match first {
                             Poll::Ready(Ok(permit)) => {
-                                prop_assert!(running.len() < max_running && waiting.is_empty());
-                                running.push(permit);
+                                prop_assert!(fits);
+                                running.push((places, permit));
                             }
                             Poll::Pending => {
-                                prop_assert!(running.len() == max_running && waiting.len() < max_queue);
-                                waiting.push_back(entering);
+                                prop_assert!(!fits && waiting.len() < max_queue);
+                                waiting.push_back((places, entering));
                             }
-                            Poll::Ready(Err(_)) => {
-                                prop_assert!(running.len() == max_running && waiting.len() == max_queue);
-                            }
+                            Poll::Ready(Err(_)) => prop_assert!(!fits && waiting.len() == max_queue),
                         }
                     }
                     Step::Leave(place) if !running.is_empty() => {
                         running.swap_remove(place % running.len());
-                        if let Some(mut first) = waiting.pop_front() {
-                            for other in &mut waiting {
-                                prop_assert!(poll(other).is_pending(), "somebody overtook the first");
-                            }
-                            let Poll::Ready(Ok(permit)) = poll(&mut first) else {
-                                return Err(TestCaseError::fail("the place was lost"));
-                            };
-                            running.push(permit);
-                        }
                     }
                     Step::GiveUp(place) if !waiting.is_empty() => {
                         waiting.remove(place % waiting.len());
                     }
                     Step::Leave(_) | Step::GiveUp(_) => {}
                 }
-                prop_assert_eq!((admission.running(), admission.waiting()), (running.len(), waiting.len()));
-                prop_assert!(running.len() <= max_running);
+                // The last first, so that whoever overtakes is seen.
+                let polled: Vec<_> = waiting.iter_mut().rev().map(|(_, entering)| poll(entering)).collect();
+                let mut blocked = false;
+                for outcome in polled.into_iter().rev() {
+                    let places = waiting.front().map_or(0, |(places, _)| *places);
+                    let fits = !blocked && taken(&running) + places <= max_running;
+                    match outcome {
+                        Poll::Ready(entered) => {
+                            prop_assert!(fits, "somebody overtook the first");
+                            running.push((places, entered.unwrap()));
+                            waiting.pop_front();
+                        }
+                        Poll::Pending => {
+                            prop_assert!(!fits, "the places were lost");
+                            blocked = true;
+                        }
+                    }
+                }
+                prop_assert_eq!(admission.waiting(), waiting.len());
+                prop_assert!(taken(&running) <= admission.running() && admission.running() <= max_running);
+                prop_assert!(!waiting.is_empty() || taken(&running) == admission.running());
             }
             drop((running, waiting));
             prop_assert_eq!((admission.running(), admission.waiting()), (0, 0));

@@ -41,24 +41,36 @@ pub struct Prepared {
     pub identity: Identity,
 }
 
-/// Chooses the tier for `wish` and waits for a permit. The id of the response is `id`; `seed` is that of its first choice.
+/// What a checked request asks for, as far as it matters to who may answer it and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// Who shall answer.
+    pub wish: &'a Wish,
+    /// The effort's label in the metrics.
+    pub asked: Asked,
+    /// Seed of the first choice.
+    pub seed: u64,
+    /// How many choices are computed at a time; each needs a place.
+    pub choices: usize,
+}
+
+/// Chooses the tier for `order` and waits for as many places as it has choices. The id of the response is `id`.
 ///
 /// # Errors
 /// Those of [`super::directory::Directory::route`] and [`super::admission::Admission::enter`].
 pub async fn prepare(
     state: &AppState,
-    wish: &Wish,
-    asked: Asked,
-    seed: u64,
+    order: Order<'_>,
     clock: Clock,
     record: Option<Extension<AccessRecord>>,
     id: impl FnOnce() -> String,
 ) -> Result<Prepared, ApiError> {
+    let Order { wish, asked, seed, choices } = order;
     let route = state.directory.route(wish)?;
     state.metrics.effort_resolved(asked, &route.tier, route.substituted);
     let record = record.map(|Extension(record)| record).unwrap_or_default();
     record.set_tier(&route.tier);
-    let permit = state.admission.enter(clock.deadline.map(tokio::time::Instant::into_std)).await?;
+    let permit = state.admission.enter(choices, clock.deadline.map(tokio::time::Instant::into_std)).await?;
     let admitted = Admitted { clock, permit, asked, record };
     let report = BrevityReport::new(&route, seed);
     let (created, model) = ((state.sources.now)(), state.directory.model_id(&route.tier));
@@ -108,27 +120,49 @@ pub fn stream(state: &AppState, choices: Choices, writer: impl Writer, headers: 
 
 async fn produce(mut choices: Choices, mut writer: impl Writer, mut outlet: Outlet) -> Result<(), Gone> {
     writer.open();
+    let told = tell(&mut choices, &mut writer, &mut outlet).await?;
+    drop(choices);
+    match told {
+        Ok(()) => writer.close(),
+        Err(error) => writer.fail(&error),
+    }
     outlet.send(std::mem::take(writer.frame())).await?;
-    while let Some(event) = outlet.wait(choices.next()).await? {
+    outlet.finish().await
+}
+
+/// Sends what the choices say, to the end of the last. The deadline is that of the reader too.
+///
+/// # Errors
+/// [`Gone`] when the client is; inside, what ends the answer early.
+async fn tell(
+    choices: &mut Choices,
+    writer: &mut impl Writer,
+    outlet: &mut Outlet,
+) -> Result<Result<(), ApiError>, Gone> {
+    let clock = choices.clock();
+    loop {
+        if !writer.frame().is_empty() {
+            let frame = std::mem::take(writer.frame());
+            let sent = async {
+                tokio::select! {
+                    biased;
+                    sent = outlet.send(frame) => sent,
+                    never = choices.read_ahead() => match never {},
+                }
+            };
+            match clock.within(sent).await {
+                Ok(sent) => sent?,
+                Err(late) => return Ok(Err(late)),
+            }
+        }
+        let Some(event) = outlet.wait(choices.next()).await? else { return Ok(Ok(())) };
         let mut next = Some(event);
         while let Some(event) = next {
             match event {
                 Ok(event) => writer.write(event),
-                Err(error) => {
-                    drop(choices);
-                    writer.fail(&error);
-                    outlet.send(std::mem::take(writer.frame())).await?;
-                    return outlet.finish().await;
-                }
+                Err(error) => return Ok(Err(error)),
             }
             next = if writer.frame().len() < sse::FRAME_BYTES { choices.ready() } else { None };
         }
-        if !writer.frame().is_empty() {
-            outlet.send(std::mem::take(writer.frame())).await?;
-        }
     }
-    drop(choices);
-    writer.close();
-    outlet.send(std::mem::take(writer.frame())).await?;
-    outlet.finish().await
 }

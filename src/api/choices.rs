@@ -1,15 +1,21 @@
 //! The choices of one request: started together, read together, cancelled together.
 //!
 //! Everything that ends early is cancelled by dropping: a failed choice drops its siblings, a gone client drops [`Choices`],
-//! and with it the engine's streams and the permit. Endpoints see events with the place of their choice, nothing else.
+//! and with it the engine's streams and the permit. Endpoints see events with the place of their choice, nothing else. While
+//! a client reads slowly, the engine is heard all the same ([`Choices::read_ahead`]): the permit goes back when the engine is
+//! done, and times are those of the engine.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use futures::stream::SelectAll;
 use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ApiError;
@@ -17,7 +23,10 @@ use super::access_log::AccessRecord;
 use super::admission::Permit;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
-use crate::engine::{Event, Events, Generation};
+use crate::engine::{EngineError, Event, Events, Generation};
+
+/// Events that are held at most for a client that does not take them; the engine waits for it then.
+const AHEAD: usize = 4096;
 
 /// When a request came and when it must be over.
 #[derive(Debug, Clone, Copy)]
@@ -35,20 +44,27 @@ impl Clock {
         Self { arrived, deadline: limit.and_then(|limit| arrived.checked_add(limit)) }
     }
 
-    /// `work`, if it is done by the deadline.
+    /// `work`, if it is done by the deadline. After the deadline it is not even begun: work that never has to wait would
+    /// never be late otherwise.
     ///
     /// # Errors
     /// 408 otherwise.
     pub async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, ApiError> {
-        match self.deadline {
-            None => Ok(work.await),
-            Some(deadline) => tokio::time::timeout_at(deadline, work).await.map_err(|_| {
-                let seconds = deadline.duration_since(self.arrived).as_secs_f64();
-                ApiError::timeout(format!(
-                    "the request was not done within {seconds} s; ask for fewer tokens or less effort, or try again"
-                ))
-            }),
+        let Some(deadline) = self.deadline else { return Ok(work.await) };
+        if self.is_over() {
+            return Err(self.late(deadline));
         }
+        tokio::time::timeout_at(deadline, work).await.map_err(|_| self.late(deadline))
+    }
+
+    /// Whether the deadline has come.
+    pub fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn late(&self, deadline: Instant) -> ApiError {
+        let seconds = deadline.duration_since(self.arrived).as_secs_f64();
+        ApiError::deadline(format!("the request was not done within {seconds} s; ask for fewer tokens or less effort"))
     }
 }
 
@@ -57,7 +73,7 @@ impl Clock {
 pub struct Admitted {
     /// When it came and when it must be over.
     pub clock: Clock,
-    /// Held until all choices are done or dropped.
+    /// Held until the engine is done with all choices, or they are dropped.
     pub permit: Permit,
     /// The effort's label in the metrics.
     pub asked: Asked,
@@ -71,20 +87,27 @@ pub type Indexed = (usize, Event);
 /// Running generations of one request.
 pub struct Choices {
     streams: SelectAll<std::pin::Pin<Box<dyn Stream<Item = Step> + Send>>>,
+    /// What the engine has said and nobody has asked for yet, and when it said it.
+    ahead: VecDeque<(Instant, Step)>,
+    /// Whether the engine had to wait for the client, so that its times say nothing about the engine.
+    held_up: bool,
     counts: Vec<Option<Count>>,
     state: Arc<AppState>,
     clock: Clock,
     record: AccessRecord,
-    _permit: Permit,
+    /// `None` once the engine is done.
+    permit: Option<Permit>,
 }
 
 /// What a choice's stream yields; `None` marks its end.
-type Step = (usize, Option<Result<Event, crate::engine::EngineError>>);
+type Step = (usize, Option<Result<Event, EngineError>>);
 
 /// What is measured of one choice.
 struct Count {
     metrics: GenerationMetrics,
     tier: String,
+    /// Told of every token.
+    heard: Arc<Notify>,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -109,8 +132,9 @@ impl Choices {
         let start = |generation: Generation| async move {
             let metrics = state.metrics.generation(&generation.tier, asked);
             let tier = generation.tier.clone();
+            let heard = state.readiness.tokens_of(&tier);
             match begin(state, generation).await {
-                Ok(events) => Ok((Count { metrics, tier, first: None, last: None }, events)),
+                Ok(events) => Ok((Count { metrics, tier, heard, first: None, last: None }, events)),
                 Err(error) => {
                     match error.status.is_server_error() {
                         true => metrics.failed(),
@@ -122,15 +146,30 @@ impl Choices {
         };
         let started = clock.within(try_join_all(generations.into_iter().map(start))).await??;
         let queue_time = permit.queue_time();
-        let (streams, counts) = (SelectAll::new(), Vec::new());
-        let mut choices = Self { streams, counts, state: state.clone(), clock, record, _permit: permit };
+        let mut choices = Self {
+            streams: SelectAll::new(),
+            ahead: VecDeque::new(),
+            held_up: false,
+            counts: Vec::new(),
+            state: state.clone(),
+            clock,
+            record,
+            permit: Some(permit),
+        };
         for (index, (count, events)) in started.into_iter().enumerate() {
             count.metrics.queued(queue_time);
             choices.counts.push(Some(count));
             let ended = futures::stream::once(async move { (index, None) });
+            // A bug of an engine is an error like any other, so that each endpoint tells it in its own way.
+            let events = AssertUnwindSafe(events).catch_unwind().map(|event| event.unwrap_or_else(|_| Err(panicked())));
             choices.streams.push(Box::pin(events.map(move |event| (index, Some(event))).chain(ended)));
         }
         Ok(choices)
+    }
+
+    /// When the request came and when it must be over.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// The next event of any choice; `None` when all have finished.
@@ -139,34 +178,81 @@ impl Choices {
     /// What the engine failed with, or 408 at the deadline. Nothing comes after an error.
     pub async fn next(&mut self) -> Option<Result<Indexed, ApiError>> {
         loop {
-            let step = match self.clock.within(self.streams.next()).await {
+            let clock = self.clock;
+            let (at, step) = match clock.within(self.step()).await {
                 Ok(step) => step?,
                 Err(late) => {
-                    self.streams.clear();
+                    self.give_up();
                     return Some(Err(late));
                 }
             };
-            if let Some(event) = self.take(step) {
+            if let Some(event) = self.take(at, step) {
                 return Some(event);
             }
         }
     }
 
-    /// The next event if there is one already.
+    /// The next event if there is one already and the deadline has not come.
     pub fn ready(&mut self) -> Option<Result<Indexed, ApiError>> {
         loop {
-            let step = self.streams.next().now_or_never()??;
-            if let Some(event) = self.take(step) {
+            if self.clock.is_over() {
+                return None;
+            }
+            let (at, step) = self.step().now_or_never()??;
+            if let Some(event) = self.take(at, step) {
                 return Some(event);
             }
         }
+    }
+
+    /// Hears what the engine says while nobody asks for it. Never done: drop it when the client is ready for more.
+    pub async fn read_ahead(&mut self) -> Infallible {
+        while self.ahead.len() < AHEAD {
+            match self.hear().await {
+                Some(step) => self.ahead.push_back(step),
+                None => return std::future::pending().await,
+            }
+        }
+        self.held_up = true;
+        std::future::pending().await
+    }
+
+    /// What was said first of all that nobody has asked for, or will be said next.
+    async fn step(&mut self) -> Option<(Instant, Step)> {
+        match self.ahead.pop_front() {
+            Some(step) => Some(step),
+            None => self.hear().await,
+        }
+    }
+
+    /// What the engine says next.
+    async fn hear(&mut self) -> Option<(Instant, Step)> {
+        let Some(step) = self.streams.next().await else {
+            self.permit = None;
+            return None;
+        };
+        if let (index, Some(Ok(Event::Token(_)))) = &step
+            && let Some(Some(count)) = self.counts.get(*index)
+        {
+            count.heard.notify_waiters();
+        }
+        Some((Instant::now(), step))
+    }
+
+    /// Cancels everything that is still running.
+    fn give_up(&mut self) {
+        self.streams.clear();
+        self.ahead.clear();
+        self.permit = None;
     }
 
     /// Measures a step; `None` when it was the expected end of a choice.
-    fn take(&mut self, (index, step): Step) -> Option<Result<Indexed, ApiError>> {
+    fn take(&mut self, now: Instant, (index, step): Step) -> Option<Result<Indexed, ApiError>> {
         let event = match step {
             None if self.counts.get(index).is_none_or(Option::is_none) => return None,
-            None => Err(ApiError::internal("the engine ended an answer without saying why; try again")),
+            None => Err(ApiError::internal(
+                "the engine ended an answer without saying why; this is a bug of the server, please report it",
+            )),
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(ApiError::from(error)),
         };
@@ -174,7 +260,6 @@ impl Choices {
         match &event {
             Ok(Event::Token(piece)) => {
                 if let Some(count) = count {
-                    let now = Instant::now();
                     match count.last.replace(now) {
                         None => {
                             count.first = Some(now);
@@ -186,13 +271,13 @@ impl Choices {
             }
             Ok(Event::Finished(finish)) => {
                 if let Some(count) = count.take() {
-                    if let (Some(first), Some(last)) = (count.first, count.last) {
+                    if let (Some(first), Some(last), false) = (count.first, count.last, self.held_up) {
                         let to_first = first.duration_since(self.clock.arrived);
                         let tokens = finish.usage.completion_tokens;
                         self.state.directory.observe(&count.tier, to_first, last.duration_since(first), tokens);
                     }
                     self.record.add_usage(finish.usage);
-                    count.metrics.finished(finish, self.clock.arrived.elapsed());
+                    count.metrics.finished(finish, now.duration_since(self.clock.arrived));
                 }
             }
             Ok(Event::Started { .. } | Event::ToolCall(_)) => {}
@@ -200,11 +285,17 @@ impl Choices {
                 if let Some(count) = count.take() {
                     count.metrics.failed();
                 }
-                self.streams.clear();
+                self.give_up();
             }
         }
         Some(event.map(|event| (index, event)))
     }
+}
+
+/// What is left of a generation whose engine panicked.
+fn panicked() -> EngineError {
+    tracing::error!("an engine panicked; this is a bug of the server, please report it");
+    EngineError::failed("the engine panicked on this request; this is a bug of the server, please report it")
 }
 
 /// Starts one generation and waits until its prompt is accepted.
@@ -213,6 +304,8 @@ async fn begin(state: &AppState, generation: Generation) -> Result<Events, ApiEr
     match events.next().await {
         Some(Ok(Event::Started { .. })) => Ok(events),
         Some(Err(error)) => Err(error.into()),
-        Some(Ok(_)) | None => Err(ApiError::internal("the engine took the request and did not start it; try again")),
+        Some(Ok(_)) | None => Err(ApiError::internal(
+            "the engine took the request and did not start it; this is a bug of the server, please report it",
+        )),
     }
 }

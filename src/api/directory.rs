@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::ApiError;
-use crate::family::{Effort, Manifest, TierCard};
+use crate::family::{Effort, Manifest, Tier, TierCard};
 use crate::routing::{Catalogue, EffortWish, ModelName, Route, Speeds, Wish, model_ids, resolve_model, route, tier_id};
 
 /// Who answers what.
@@ -17,7 +17,8 @@ pub struct Directory {
     catalogue: RwLock<Catalogue>,
     speeds: Mutex<Speeds>,
     description: String,
-    cards: BTreeMap<String, TierCard>,
+    /// The cards, and whether they are of other weights than those that answer.
+    cards: BTreeMap<String, (TierCard, bool)>,
 }
 
 /// The family as clients see it.
@@ -50,8 +51,10 @@ pub struct TierView {
     pub alpha: f64,
     /// Why it is not loaded; `None` when it is.
     pub problem: Option<String>,
-    /// What was measured of it.
+    /// What was measured of it, or of other weights of that name.
     pub card: Option<TierCard>,
+    /// Whether the card is of other weights.
+    pub is_card_stale: bool,
     /// Tokens a second of one stream, as measured here; `None` before the first.
     pub tokens_per_second: Option<f64>,
 }
@@ -59,7 +62,8 @@ pub struct TierView {
 impl Directory {
     /// The family of `manifest` in the state that `catalogue` tells.
     pub fn new(catalogue: Catalogue, manifest: &Manifest) -> Self {
-        let cards = manifest.tiers.iter().filter_map(|tier| Some((tier.name.clone(), tier.card.clone()?))).collect();
+        let card = |tier: &Tier| Some((tier.name.clone(), (tier.card.clone()?, manifest.is_card_stale(tier))));
+        let cards = manifest.tiers.iter().filter_map(card).collect();
         Self {
             catalogue: RwLock::new(catalogue),
             speeds: Mutex::default(),
@@ -129,7 +133,8 @@ impl Directory {
                     id: name,
                     alpha: tier.alpha,
                     problem: tier.missing.clone(),
-                    card: self.cards.get(&tier.name).cloned(),
+                    card: self.cards.get(&tier.name).map(|(card, _)| card.clone()),
+                    is_card_stale: self.cards.get(&tier.name).is_some_and(|(_, stale)| *stale),
                     tokens_per_second: speeds
                         .is_measured(&tier.name)
                         .then(|| speeds.of(&tier.name).tokens_per_second())

@@ -29,6 +29,9 @@ pub struct ApiError {
     pub message: String,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// Whether the same request would fail again, as official clients are told by `x-should-retry: false`: they send 408 and
+    /// 5xx again otherwise.
+    pub is_final: bool,
 }
 
 /// The body of every error.
@@ -54,7 +57,7 @@ pub struct ErrorBody {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, kind, code, param: None, message: message.into(), retry_after: None }
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None, is_final: false }
     }
 
     /// 400: the request as a whole cannot be read.
@@ -67,7 +70,8 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("invalid_value"), message).with_param(param)
     }
 
-    /// 400: prompt and answer do not fit the model.
+    /// 400: prompt and answer do not fit the model. Blames `messages`; an endpoint that calls its prompt otherwise says so
+    /// with [`ApiError::renamed`].
     pub fn context_length_exceeded(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("context_length_exceeded"), message)
             .with_param("messages")
@@ -93,9 +97,14 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", Some("method_not_allowed"), message)
     }
 
-    /// 408: the client, or the work, took longer than the deadline.
+    /// 408: the client, or the waiting for a place, took longer than the deadline; nothing was computed.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", Some("timeout"), message)
+    }
+
+    /// 408: the work took longer than the deadline, and would again.
+    pub fn deadline(message: impl Into<String>) -> Self {
+        Self { is_final: true, ..Self::timeout(message) }
     }
 
     /// 413: the body is larger than the server takes.
@@ -114,9 +123,10 @@ impl ApiError {
         Self { retry_after: Some(retry_after), ..error }
     }
 
-    /// 500: the engine or this server failed on this request.
+    /// 500: the engine or this server failed on this request, and would again; what passes by itself is a 503.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), message)
+        let error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), message);
+        Self { is_final: true, ..error }
     }
 
     /// 502: a server behind this one failed.
@@ -134,6 +144,16 @@ impl ApiError {
     #[must_use]
     pub fn with_param(self, param: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..self }
+    }
+
+    /// The same error in the words of an endpoint that calls the field `name` `own`.
+    #[must_use]
+    pub fn renamed(self, name: &str, own: &str) -> Self {
+        if self.param.as_deref() != Some(name) {
+            return self;
+        }
+        let message = self.message.replace(&format!("`{name}`"), &format!("`{own}`"));
+        Self { message, ..self }.with_param(own)
     }
 
     /// The body, as it is sent; also the payload of an error event in a stream.
@@ -198,6 +218,9 @@ impl IntoResponse for ApiError {
                 headers.insert("retry-after-ms", milliseconds);
             }
         }
+        if self.is_final {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -227,6 +250,24 @@ mod tests {
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
         assert_eq!(response.headers()["retry-after-ms"], "1200");
+    }
+
+    /// Official clients send a request again after 408, 409, 429 and 5xx, unless they are told not to.
+    #[test]
+    fn what_would_fail_again_is_not_to_be_sent_again() {
+        let told = |error: ApiError| error.into_response().headers().get("x-should-retry").cloned();
+        for error in [ApiError::deadline("late"), ApiError::internal("broken"), EngineError::failed("x").into()] {
+            assert_eq!(told(error).unwrap(), "false");
+        }
+        let after = Duration::from_secs(1);
+        for error in [
+            ApiError::timeout("the queue was long"),
+            ApiError::overloaded("full", after),
+            ApiError::unavailable("restarting", Some(after)),
+            ApiError::bad_gateway("lost"),
+        ] {
+            assert_eq!(told(error), None);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Reading a JSON body, with OpenAI's envelope for every way in which that can fail.
 //!
-//! Nothing is dropped silently: fields that the type does not know are collected by path, for the header
-//! `x-brevity-ignored`. Nesting is bounded by the parser (128 levels), size by the router's body limit.
+//! Nothing is dropped silently: fields that the type does not know are collected by path and counted, for the header
+//! `x-brevity-ignored`. Large bodies are read off the asynchronous threads. Nesting is bounded by the parser (128 levels),
+//! size by the router's body limit.
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
@@ -13,17 +14,57 @@ use super::ApiError;
 
 /// More paths than these are counted, not named.
 const MAX_IGNORED: usize = 64;
+/// Bytes of a body from which on it is read and checked where it holds nobody up: 8 KiB take tens of microseconds to read,
+/// but a schema of this size may take milliseconds to check.
+const LARGE: usize = 8 << 10;
+
+/// Fields of a request that change nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// Paths of the first of them.
+    pub named: Vec<String>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl Extend<String> for Ignored {
+    fn extend<I: IntoIterator<Item = String>>(&mut self, paths: I) {
+        for path in paths {
+            if self.named.len() < MAX_IGNORED {
+                self.named.push(path);
+            } else {
+                self.more += 1;
+            }
+        }
+    }
+}
 
 /// A JSON body as `T`. A missing content type is taken for JSON; another one is refused with 415.
 #[derive(Debug)]
 pub struct Json<T> {
     /// The body.
     pub body: T,
-    /// Paths of fields that `T` does not know.
-    pub ignored: Vec<String>,
+    /// Fields that `T` does not know.
+    pub ignored: Ignored,
+    /// How many bytes it had.
+    pub size: usize,
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: Send + 'static> Json<T> {
+    /// What `work` makes of the body; large ones are worked on off the asynchronous threads.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn checked<R: Send + 'static>(
+        self,
+        work: impl FnOnce(Self) -> Result<R, ApiError> + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let size = self.size;
+        aside(size, move || work(self)).await
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -34,7 +75,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             }
             other => ApiError::bad_request(format!("the body could not be read to its end: {}", other.body_text())),
         })?;
-        read(&bytes)
+        aside(bytes.len(), move || read(&bytes)).await
+    }
+}
+
+/// Does `work` on `size` bytes, on a thread of its own where that is much.
+async fn aside<R: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<R, ApiError> + Send + 'static,
+) -> Result<R, ApiError> {
+    if size < LARGE {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            // The layer that catches panics is around the handler, not around its threads.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ApiError::unavailable("the server is shutting down", None)),
+        },
     }
 }
 
@@ -68,20 +127,21 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, ApiError> {
     }
     let mut parser = serde_json::Deserializer::from_slice(bytes);
     let mut track = serde_path_to_error::Track::new();
-    let mut ignored = Vec::new();
+    let mut ignored = Ignored::default();
     let body = serde_ignored::deserialize(
         serde_path_to_error::Deserializer::new(&mut parser, &mut track),
         |path: serde_ignored::Path<'_>| {
-            if ignored.len() < MAX_IGNORED {
-                ignored.push(path.to_string());
+            if ignored.named.len() < MAX_IGNORED {
+                // `serde_ignored` writes options and enum variants into a path as `?`.
+                ignored.named.push(path.to_string().replace(".?", ""));
+            } else {
+                ignored.more += 1;
             }
         },
     )
     .and_then(|body| parser.end().map(|()| body))
     .map_err(|error: serde_json::Error| explain(&error, &track.path().to_string()))?;
-    // `serde_ignored` writes options and enum variants into a path as `?`.
-    let ignored = ignored.into_iter().map(|path| path.replace(".?", "")).collect();
-    Ok(Json { body, ignored })
+    Ok(Json { body, ignored, size: bytes.len() })
 }
 
 fn explain(error: &serde_json::Error, path: &str) -> ApiError {
@@ -169,7 +229,26 @@ mod tests {
         let body = br#"{"model": "m", "messages": [{"role": "user", "weight": 1}], "repetition_penalty": 1.1,
                         "stream_options": {"chunk": true}}"#;
         let json = read::<ChatRequest>(body).unwrap();
-        assert_eq!(json.ignored, ["messages.0.weight", "repetition_penalty", "stream_options.chunk"]);
+        assert_eq!(json.ignored.named, ["messages.0.weight", "repetition_penalty", "stream_options.chunk"]);
+        assert_eq!(json.ignored.more, 0);
+        let fields: String = (0..100).map(|i| format!(", \"f{i}\": 0")).collect();
+        let mut json = read::<ChatRequest>(format!(r#"{{"model": "m", "messages": []{fields}}}"#).as_bytes()).unwrap();
+        json.ignored.extend(["store".to_owned()]);
+        assert_eq!((json.ignored.named.len(), json.ignored.more), (64, 37));
+    }
+
+    /// A small body is read where it arrives, a large one elsewhere.
+    #[tokio::test]
+    async fn large_bodies_hold_no_asynchronous_thread() {
+        let here = std::thread::current().id();
+        for (size, same) in [(100, true), (LARGE, false)] {
+            let json = Json { body: (), ignored: Ignored::default(), size };
+            let there = json.checked(|_| Ok(std::thread::current().id())).await.unwrap();
+            assert_eq!(there == here, same, "{size}");
+        }
+        let json = Json { body: (), ignored: Ignored::default(), size: LARGE };
+        let work = std::panic::AssertUnwindSafe(json.checked::<()>(|_| panic!("a bug")));
+        assert!(futures::FutureExt::catch_unwind(work).await.is_err(), "the handler panics with it");
     }
 
     proptest! {

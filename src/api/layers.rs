@@ -16,15 +16,16 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::auth::{self, ApiKeys};
-use super::limits::{self, Limits};
+use super::limits::{self, Limits, Reading};
 use super::metrics::Metrics;
 use super::{ApiError, access_log, request_id};
 
 /// Headers of ours that scripts in browsers may read.
-const EXPOSED: [&str; 8] = [
+const EXPOSED: [&str; 9] = [
     "x-request-id",
     "retry-after",
     "retry-after-ms",
+    "x-should-retry",
     "x-brevity-ignored",
     "x-brevity-tier",
     "x-brevity-alpha",
@@ -49,7 +50,7 @@ impl Layers {
     /// `router` behind all of it.
     pub fn around(self, router: Router) -> Router {
         let router = router
-            .layer(from_fn_with_state(self.limits, limits::read_body))
+            .layer(from_fn_with_state(Reading::new(self.limits), limits::read_body))
             .layer(from_fn_with_state(self.keys, auth::require))
             .layer(CatchPanicLayer::custom(panicked));
         let router = match cors(self.cors_origins) {

@@ -1,9 +1,11 @@
 //! How much, and for how long, a client may send.
 //!
 //! Bodies are read here, whole, before any handler runs: that bounds memory with and without a `content-length`, and turns a
-//! body that is too large (413), too slow (408) or torn (400) into the envelope at one place. Headers have their timeout in
-//! the server, one floor below.
+//! body that is too large (413), too slow (408) or torn (400) into the envelope at one place. All bodies that were read and
+//! not yet understood have a bound together, too (503 beyond it): they come before any permit, from as many connections as
+//! there are. Headers have their timeout in the server, one floor below.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -13,11 +15,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ApiError;
 
 /// The longest that what comes after a limit is thrown away for, so that the client reads the answer instead of a reset.
 const LINGER: Duration = Duration::from_secs(1);
+/// So many of the largest bodies fit into memory at a time.
+const BODIES: usize = 64;
+/// When to try again while they fill it.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +42,31 @@ impl Default for Limits {
     }
 }
 
+/// Where bodies are read; clones share their memory.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    limits: Limits,
+    /// Bytes that may still be read.
+    room: Arc<Semaphore>,
+}
+
+/// A body and the room it takes; both are given back together.
+struct Held {
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Reads the body within the limits and hands it on whole.
-pub async fn read_body(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+pub async fn read_body(State(reading): State<Reading>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let waits_for_leave = parts.headers.contains_key(header::EXPECT);
-    match limits.read(body, waits_for_leave).await {
+    match reading.read(body, waits_for_leave).await {
         Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
         Err(error) => {
             let mut response = error.into_response();
@@ -50,42 +77,63 @@ pub async fn read_body(State(limits): State<Limits>, request: Request, next: Nex
     }
 }
 
-impl Limits {
-    async fn read(self, body: Body, waits_for_leave: bool) -> Result<Bytes, ApiError> {
+impl Reading {
+    /// Reads within `limits`, and of all bodies together as much as a number of the largest.
+    pub fn new(limits: Limits) -> Self {
+        let room = limits.max_body.saturating_mul(BODIES).min(Semaphore::MAX_PERMITS);
+        Self { limits, room: Arc::new(Semaphore::new(room)) }
+    }
+
+    async fn read(&self, body: Body, waits_for_leave: bool) -> Result<Bytes, ApiError> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
+        let limits = self.limits;
         let announced = body.size_hint().lower();
         let mut stream = body.into_data_stream();
-        if announced > self.max_body as u64 {
+        if announced > limits.max_body as u64 {
             if !waits_for_leave {
                 discard(&mut stream).await;
             }
-            return Err(self.too_large());
+            return Err(limits.too_large());
         }
-        let read = tokio::time::timeout(self.body_timeout, self.collect(&mut stream, announced)).await;
-        let read = read.unwrap_or_else(|_| Err(self.too_slow()));
-        if matches!(&read, Err(error) if error.status == StatusCode::PAYLOAD_TOO_LARGE) {
+        let read = tokio::time::timeout(limits.body_timeout, self.collect(&mut stream)).await;
+        let read = read.unwrap_or_else(|_| Err(limits.too_slow()));
+        let refused = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::SERVICE_UNAVAILABLE];
+        if matches!(&read, Err(error) if refused.contains(&error.status)) {
             discard(&mut stream).await;
         }
         read
     }
 
-    async fn collect(self, stream: &mut axum::body::BodyDataStream, announced: u64) -> Result<Bytes, ApiError> {
-        // Not larger than the limit: checked by the caller.
-        let mut body = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(self.max_body));
+    /// Takes room for what has come, not for what was announced: who announces much and sends nothing takes nothing away.
+    async fn collect(&self, stream: &mut axum::body::BodyDataStream) -> Result<Bytes, ApiError> {
+        let mut body = BytesMut::new();
+        let mut room: Option<OwnedSemaphorePermit> = None;
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|_| {
                 ApiError::bad_request("the body broke off or is not encoded as the headers say; send it again whole")
             })?;
-            if body.len() + chunk.len() > self.max_body {
-                return Err(self.too_large());
+            if body.len() + chunk.len() > self.limits.max_body {
+                return Err(self.limits.too_large());
+            }
+            // A chunk is a buffer of the connection or smaller, far below 4 GiB.
+            let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+            let more = self.room.clone().try_acquire_many_owned(bytes).map_err(|_| {
+                let message = "the bodies of other requests fill the memory for them; nothing was started, try again";
+                ApiError::unavailable(message, Some(RETRY))
+            })?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body.freeze())
+        Ok(Bytes::from_owner(Held { bytes: body.freeze(), _room: room }))
     }
+}
 
+impl Limits {
     fn too_large(self) -> ApiError {
         let limit = self.max_body;
         ApiError::too_large(format!("the body has more than the {limit} bytes this server takes; shorten the messages"))
@@ -119,7 +167,7 @@ mod tests {
         let router = Router::new()
             .route("/", post(length))
             .route("/", get(length))
-            .layer(from_fn_with_state(limits, read_body))
+            .layer(from_fn_with_state(Reading::new(limits), read_body))
             .layer(axum::extract::DefaultBodyLimit::disable());
         let response = router.oneshot(Request::post("/").body(body).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -153,6 +201,24 @@ mod tests {
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["error"]["code"], "payload_too_large");
         }
+    }
+
+    /// From many connections at a time.
+    #[tokio::test]
+    async fn all_bodies_together_have_a_bound() {
+        let reading = Reading::new(limits(100));
+        let mut held = Vec::new();
+        for _ in 0..BODIES {
+            held.push(reading.read(chunks(10), false).await.unwrap());
+        }
+        let error = reading.read(Body::from("x"), false).await.unwrap_err();
+        assert_eq!((error.status.as_u16(), error.retry_after), (503, Some(RETRY)));
+        held.pop();
+        assert_eq!(reading.read(chunks(10), false).await.unwrap().len(), 100, "room comes back with the body");
+        // Neither announced nor refused bodies take room.
+        assert_eq!(reading.read(chunks(11), false).await.unwrap_err().status.as_u16(), 413);
+        drop(held);
+        assert_eq!(reading.room.available_permits(), 100 * BODIES);
     }
 
     #[tokio::test]

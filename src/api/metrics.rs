@@ -77,7 +77,7 @@ const HISTOGRAMS: &[(&str, &[f64], &str)] = &[
 ];
 /// Every gauge with its help text.
 const GAUGES: &[(&str, &str)] = &[
-    (RUNNING, "Requests that hold a permit."),
+    (RUNNING, "Choices that are computed, or whose places are kept free for the first in the queue."),
     (WAITING, "Requests in the queue."),
     (BUILD, "Always 1; the labels say what was built."),
 ];
@@ -319,6 +319,7 @@ pub fn routes(metrics: Metrics, admission: Admission) -> axum::Router {
 #[utoipa::path(
     get,
     path = "/metrics",
+    operation_id = "metrics",
     tag = "server",
     responses((status = 200, description = "Prometheus text format 0.0.4", body = String, content_type = "text/plain"))
 )]

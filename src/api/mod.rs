@@ -23,6 +23,7 @@ pub mod models;
 pub mod openapi;
 pub mod plan;
 pub mod request_id;
+pub mod responses;
 pub mod server;
 pub mod sse;
 pub mod state;
@@ -45,6 +46,8 @@ pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::stored).delete(responses::stored))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/tiers", get(tiers::list))

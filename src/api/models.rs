@@ -15,7 +15,7 @@ use crate::routing::Wish;
 /// List models
 ///
 /// The family first, whose tier the effort decides, then every loaded tier.
-#[utoipa::path(get, path = "/v1/models", tag = "models", responses((status = 200, body = ModelList)))]
+#[utoipa::path(get, path = "/v1/models", operation_id = "listModels", tag = "models", responses((status = 200, body = ModelList)))]
 pub async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
     let family = state.directory.family();
     let loaded = family.tiers.iter().filter(|tier| tier.problem.is_none());
@@ -29,6 +29,7 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
+    operation_id = "retrieveModel",
     tag = "models",
     params(("id" = String, Path, description = "A model name; may contain `:` and `/`.")),
     responses((status = 200, body = ModelObject), (status = 404, body = ErrorEnvelope, description = "No such model."))
@@ -69,7 +70,7 @@ fn tier_object(state: &AppState, tier: &TierView) -> ModelObject {
         owned_by: "brevity",
         tier: Some(tier.name.clone()),
         alpha: Some(tier.alpha),
-        card: tier.card.clone(),
+        card: tier.card.clone().filter(|_| !tier.is_card_stale),
         context_length: state.engine.context_length(&tier.name),
     }
 }

@@ -17,6 +17,8 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
+use tokio::time::Instant;
+
 use super::ApiError;
 
 /// Frames between producer and body.
@@ -35,7 +37,7 @@ pub struct Gone;
 /// Times of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Quiet time after which a comment is sent.
+    /// Time without any byte for the client after which a comment is sent.
     pub heartbeat: Duration,
     /// Time for which the channel may stay full.
     pub stall_timeout: Duration,
@@ -51,6 +53,8 @@ enum Frame {
 pub struct Outlet {
     frames: mpsc::Sender<Frame>,
     pace: Pace,
+    /// When the client was last given something.
+    sent: Instant,
 }
 
 impl std::fmt::Debug for Frame {
@@ -63,6 +67,10 @@ impl std::fmt::Debug for Frame {
 }
 
 impl Outlet {
+    fn new(frames: mpsc::Sender<Frame>, pace: Pace) -> Self {
+        Self { frames, pace, sent: Instant::now() }
+    }
+
     /// Sends a frame of whole events.
     ///
     /// # Errors
@@ -74,31 +82,50 @@ impl Outlet {
     async fn push(&mut self, frame: Frame) -> Result<(), Gone> {
         // The common case costs no timer.
         match self.frames.try_send(frame) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Gone),
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
             Err(mpsc::error::TrySendError::Full(frame)) => {
-                self.frames.send_timeout(frame, self.pace.stall_timeout).await.map_err(|_| Gone)
+                self.frames.send_timeout(frame, self.pace.stall_timeout).await.map_err(|_| Gone)?;
             }
         }
+        self.sent = Instant::now();
+        Ok(())
     }
 
-    /// Waits for `work`, sending comments while it takes long.
+    /// Waits for `work`, sending a comment whenever the client was given nothing for the time of a heartbeat. That time
+    /// goes on from one wait to the next: work that is done and sends nothing does not start it anew.
     ///
     /// # Errors
     /// [`Gone`] when the client is gone before; `work` is dropped then.
     pub async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Gone> {
         let mut work = pin!(work);
+        // Work that never has to wait must not keep the comment back.
+        if self.quiet().is_zero() {
+            self.beat()?;
+        }
         loop {
+            let quiet = self.quiet();
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
                 () = self.frames.closed() => return Err(Gone),
-                () = tokio::time::sleep(self.pace.heartbeat) => match self.frames.try_send(Frame::Data(KEEP_ALIVE)) {
-                    Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
-                    Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
-                },
+                () = tokio::time::sleep(quiet) => self.beat()?,
             }
         }
+    }
+
+    /// For how long nothing need be sent yet.
+    fn quiet(&self) -> Duration {
+        self.pace.heartbeat.saturating_sub(self.sent.elapsed())
+    }
+
+    fn beat(&mut self) -> Result<(), Gone> {
+        // A full channel has something for the client already.
+        if let Err(mpsc::error::TrySendError::Closed(_)) = self.frames.try_send(Frame::Data(KEEP_ALIVE)) {
+            return Err(Gone);
+        }
+        self.sent = Instant::now();
+        Ok(())
     }
 
     /// Ends the stream well.
@@ -117,13 +144,13 @@ where
 {
     let (frames, receiver) = mpsc::channel(FRAMES);
     let last = frames.clone();
-    let produced = produce(Outlet { frames, pace });
+    let produced = produce(Outlet::new(frames, pace));
     let work = async move {
         // The producer is dropped with whatever it held by the time the error is sent.
         let panicked = AssertUnwindSafe(produced).catch_unwind().await.is_err();
         if panicked {
             tracing::error!("a stream panicked; this is a bug of the server, please report it");
-            let mut outlet = Outlet { frames: last, pace };
+            let mut outlet = Outlet::new(last, pace);
             let fault = ApiError::internal("the server failed on this request; try again");
             if outlet.send(error_event(&fault)).await.is_ok() {
                 // Whether somebody still reads changes nothing any more.
@@ -158,6 +185,17 @@ pub fn write_event(frame: &mut Vec<u8>, value: &impl Serialize) {
         Ok(()) => frame.extend_from_slice(b"\n\n"),
         // Our own types always serialise; a half-written event must not leave the server all the same.
         Err(_) => frame.truncate(start),
+    }
+}
+
+/// Appends `value` as one event with a name.
+pub fn write_named_event(frame: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    let start = frame.len();
+    frame.extend_from_slice(format!("event: {name}\n").as_bytes());
+    let named = frame.len();
+    write_event(frame, value);
+    if frame.len() == named {
+        frame.truncate(start);
     }
 }
 
@@ -201,6 +239,23 @@ mod tests {
         while let Some(frame) = body.next().await {
             assert_eq!(frame.unwrap(), KEEP_ALIVE);
         }
+    }
+
+    /// The work is done again and again before a heartbeat is over, and nothing is sent.
+    #[tokio::test(start_paused = true)]
+    async fn work_without_output_does_not_silence_the_comments() {
+        let pace = Pace { heartbeat: Duration::from_secs(15), ..PATIENT };
+        let response = response(pace, |mut outlet| async move {
+            for _ in 0..31 {
+                outlet.wait(tokio::time::sleep(Duration::from_secs(1))).await.unwrap();
+            }
+            outlet.send(DONE).await.unwrap();
+            // What was just sent starts the time anew.
+            outlet.wait(tokio::time::sleep(Duration::from_secs(14))).await.unwrap();
+            outlet.finish().await.unwrap();
+        });
+        let comment = ": keep-alive\n\n";
+        assert_eq!(text(response).await.unwrap(), format!("{comment}{comment}data: [DONE]\n\n"));
     }
 
     #[tokio::test]

@@ -41,7 +41,8 @@ impl ReasoningNames {
 pub struct Options {
     /// Names of the thoughts.
     pub reasoning_names: ReasoningNames,
-    /// Quiet time after which a stream carries a comment.
+    /// Time without any byte after which a stream carries a comment. Before a stream begins, while its request waits for a
+    /// place, nothing is sent: the status is not known yet.
     pub heartbeat: Duration,
     /// Time a client may leave a full stream unread before it is cancelled.
     pub stall_timeout: Duration,
@@ -49,7 +50,7 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// Sampling of requests that do not say.
     pub sampling: SamplingDefaults,
-    /// Choices of one request.
+    /// Choices of one request; never more than are computed at a time.
     pub max_choices: usize,
     /// Bytes of a JSON schema, in `response_format` and in a tool.
     pub schema_limit: usize,
@@ -107,9 +108,9 @@ impl Sources {
         (self.random)() >> 11
     }
 
-    /// A fresh id, `prefix-` and 32 hexadecimal digits.
+    /// A fresh id: `prefix` and 32 hexadecimal digits.
     pub fn id(&self, prefix: &str) -> String {
-        format!("{prefix}-{:016x}{:016x}", (self.random)(), (self.random)())
+        format!("{prefix}{:016x}{:016x}", (self.random)(), (self.random)())
     }
 }
 
@@ -140,8 +141,9 @@ impl AppState {
         directory: Directory,
         admission: Admission,
         metrics: Metrics,
-        options: Options,
+        mut options: Options,
     ) -> Self {
+        options.max_choices = options.max_choices.min(admission.max_running());
         let admission = admission.counted_in(metrics.clone());
         let sources = Sources::default();
         let started = (sources.now)();
@@ -170,6 +172,6 @@ mod tests {
     fn drawn_seeds_survive_every_json_reader() {
         let sources = Sources { random: Arc::new(|| u64::MAX), now: Arc::new(|| 0) };
         assert_eq!(sources.seed(), (1 << 53) - 1);
-        assert_eq!(sources.id("chatcmpl"), format!("chatcmpl-{}", "f".repeat(32)));
+        assert_eq!(sources.id("chatcmpl-"), format!("chatcmpl-{}", "f".repeat(32)));
     }
 }

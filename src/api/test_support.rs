@@ -1,11 +1,12 @@
 //! A family of three tiers and an engine that says what a test tells it to.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -13,6 +14,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use futures::Stream;
 use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Sleep;
 use tower::ServiceExt;
 
 use super::admission::Admission;
@@ -21,12 +24,17 @@ use super::layers::Layers;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::router;
+use super::server::{Phase, ServerOptions};
 use super::state::{AppState, Options, Sources};
 use crate::engine::{
     Alternative, Channel, Engine, EngineError, Event, Events, Finish, FinishReason, Generation, Piece, ToolCall, Usage,
 };
 use crate::family::Effort;
 use crate::routing::{Catalogue, CatalogueTier};
+
+#[path = "../../tests/specification.rs"]
+mod specification;
+pub(crate) use specification::{valid, validator};
 
 /// Bytes of a body.
 pub(crate) const MAX_BODY: usize = 4 << 20;
@@ -36,6 +44,8 @@ pub(crate) const MAX_BODY: usize = 4 << 20;
 pub(crate) enum Step {
     Say(Event),
     Fail(EngineError),
+    /// Waits, by tokio's clock.
+    Wait(Duration),
     /// Waits forever.
     Hang,
     Panic,
@@ -50,26 +60,39 @@ pub(crate) struct Script {
     pub asked: Mutex<Vec<Generation>>,
     pub running: Arc<AtomicUsize>,
     pub probes: AtomicUsize,
+    /// Whether probes wait forever.
+    pub full: AtomicBool,
     pub broken: Mutex<Option<EngineError>>,
 }
 
 struct Playing {
     steps: VecDeque<Step>,
+    pause: Option<Pin<Box<Sleep>>>,
     running: Arc<AtomicUsize>,
 }
 
 impl Stream for Playing {
     type Item = Result<Event, EngineError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.steps.front() {
-            Some(Step::Hang) => Poll::Pending,
-            Some(Step::Panic) => panic!("the script panics"),
-            _ => Poll::Ready(self.steps.pop_front().and_then(|step| match step {
-                Step::Say(event) => Some(Ok(event)),
-                Step::Fail(error) => Some(Err(error)),
-                Step::Hang | Step::Panic => None,
-            })),
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            return match self.steps.front() {
+                Some(Step::Hang) => Poll::Pending,
+                Some(Step::Panic) => panic!("the script panics"),
+                _ => match self.steps.pop_front() {
+                    Some(Step::Wait(time)) => {
+                        self.pause = Some(Box::pin(tokio::time::sleep(time)));
+                        continue;
+                    }
+                    Some(Step::Say(event)) => Poll::Ready(Some(Ok(event))),
+                    Some(Step::Fail(error)) => Poll::Ready(Some(Err(error))),
+                    Some(Step::Hang | Step::Panic) | None => Poll::Ready(None),
+                },
+            };
         }
     }
 }
@@ -97,11 +120,14 @@ impl Engine for Script {
         }
         self.running.fetch_add(1, Ordering::SeqCst);
         let steps = self.steps.lock().unwrap().clone().into();
-        Ok(Box::pin(Playing { steps, running: self.running.clone() }))
+        Ok(Box::pin(Playing { steps, pause: None, running: self.running.clone() }))
     }
 
     async fn probe(&self, _tier: &str) -> Result<(), EngineError> {
         self.probes.fetch_add(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.broken.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 }
@@ -179,6 +205,8 @@ pub(crate) struct Server {
 }
 
 pub(crate) struct Reply {
+    /// What was asked for.
+    path: String,
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Bytes,
@@ -202,14 +230,23 @@ impl Server {
         Self { engine, router: layers.around(router(state.clone())), state }
     }
 
+    /// Listens on a port until the sender is dropped or told otherwise.
+    pub async fn listen(&self) -> (SocketAddr, watch::Sender<Phase>) {
+        let server = super::server::Server::bind("127.0.0.1", 0).await.unwrap();
+        let (address, (tell, phase)) = (server.address(), watch::channel(Phase::Serving));
+        tokio::spawn(server.serve(self.router.clone(), ServerOptions::default(), phase, || {}));
+        (address, tell)
+    }
+
     pub async fn send(&self, request: Request<Body>) -> axum::response::Response {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
     pub async fn reply(&self, request: Request<Body>) -> Reply {
+        let path = request.uri().path().to_owned();
         let response = self.send(request).await;
         let (status, headers) = (response.status(), response.headers().clone());
-        Reply { status, headers, bytes: axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap() }
+        Reply { path, status, headers, bytes: axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap() }
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -236,67 +273,37 @@ pub(crate) fn post(path: &str, body: &Value) -> Request<Body> {
 }
 
 impl Reply {
+    /// The body, which must be what the specification says.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.bytes).unwrap()
+        let body = serde_json::from_slice(&self.bytes).unwrap();
+        specification::check_body(&self.path, self.status.as_u16(), &body);
+        body
     }
 
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.bytes).unwrap()
     }
 
-    /// The JSON events of a stream, and whether `[DONE]` closed it.
+    /// The JSON events of a stream, each what the specification says, and whether `[DONE]` closed it.
     pub fn events(&self) -> (Vec<Value>, bool) {
         let mut events = Vec::new();
         let mut done = false;
         for event in self.text().split_terminator("\n\n").filter(|event| !event.starts_with(':')) {
             assert!(!done, "something comes after the end");
+            let (name, event) = match event.strip_prefix("event: ").and_then(|named| named.split_once('\n')) {
+                Some((name, event)) => (Some(name), event),
+                None => (None, event),
+            };
             match event.strip_prefix("data: ").unwrap() {
                 "[DONE]" => done = true,
-                json => events.push(serde_json::from_str(json).unwrap()),
+                json => {
+                    let event: Value = serde_json::from_str(json).unwrap();
+                    specification::check_event(&self.path, &event);
+                    assert!(name.is_none_or(|name| event["type"] == name), "{name:?} is not the type of {event}");
+                    events.push(event);
+                }
             }
         }
         (events, done)
-    }
-}
-
-/// Fails unless `value` is a `schema` of the OpenAI API; says so and passes where the specification is not at hand.
-pub(crate) fn valid(schema: &str, value: &Value) {
-    if let Some(validator) = validator(schema) {
-        let faults: Vec<String> =
-            validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
-        assert!(faults.is_empty(), "no {schema}: {faults:#?}\n{value:#}");
-    }
-}
-
-/// The validator of a schema of the OpenAI API, or `None`, with a message, where the specification is not at hand.
-pub(crate) fn validator(schema: &str) -> Option<jsonschema::Validator> {
-    static COMPONENTS: OnceLock<Option<Value>> = OnceLock::new();
-    let components = COMPONENTS.get_or_init(|| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors/openai-api-subset.json");
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            println!("skipped: there is no {}", path.display());
-            return None;
-        };
-        let mut document: Value = serde_json::from_str(&text).unwrap();
-        allow_null(&mut document);
-        Some(document["components"].take())
-    });
-    let root =
-        serde_json::json!({"$ref": format!("#/components/schemas/{schema}"), "components": components.as_ref()?});
-    Some(jsonschema::validator_for(&root).unwrap())
-}
-
-/// The specification is OpenAPI 3.1 and still says `nullable`, a word that JSON Schema does not know.
-fn allow_null(part: &mut Value) {
-    match part {
-        Value::Array(items) => items.iter_mut().for_each(allow_null),
-        Value::Object(fields) => {
-            fields.values_mut().for_each(allow_null);
-            if fields.remove("nullable") == Some(Value::Bool(true)) {
-                let schema = Value::Object(std::mem::take(fields));
-                *part = serde_json::json!({"anyOf": [schema, {"type": "null"}]});
-            }
-        }
-        _ => {}
     }
 }

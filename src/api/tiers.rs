@@ -53,12 +53,16 @@ pub struct TierState {
     /// What an evaluation found out about it.
     #[schema(value_type = Option<Object>)]
     pub card: Option<TierCard>,
+    /// What the card is worth: `current`, or `stale` where it is of other weights than those that answer; `auto` then leaves it
+    /// out of account. Null without a card.
+    #[schema(value_type = Option<String>)]
+    pub card_state: Option<&'static str>,
 }
 
 /// List tiers
 ///
 /// Which tier each effort stands for, what was measured of each tier, and whether it is loaded.
-#[utoipa::path(get, path = "/v1/tiers", tag = "models", responses((status = 200, body = TierList)))]
+#[utoipa::path(get, path = "/v1/tiers", operation_id = "listTiers", tag = "models", responses((status = 200, body = TierList)))]
 pub async fn list(State(state): State<Arc<AppState>>) -> Json<TierList> {
     let family = state.directory.family();
     let efforts = |name: &str| {
@@ -75,6 +79,7 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<TierList> {
         context_length: state.engine.context_length(&tier.name),
         tokens_per_second: tier.tokens_per_second,
         card: tier.card.clone(),
+        card_state: tier.card.as_ref().map(|_| if tier.is_card_stale { "stale" } else { "current" }),
     });
     Json(TierList {
         tiers: tiers.collect(),

@@ -11,9 +11,9 @@ use brevity::eval::Suite;
 use brevity::report::{Align, Table, number};
 use brevity_training::Error;
 use brevity_training::methods::rl;
-use brevity_training::model::{DType, Device, Pretrained, SpecialTokens};
-use brevity_training::recipe::{Recipe, Stage};
-use brevity_training::rollout::{CpuSampler, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
+use brevity_training::model::{Device, Pretrained, SpecialTokens};
+use brevity_training::recipe::{ComputeSection, Recipe, Stage};
+use brevity_training::rollout::{CpuSampler, DeviceSampler, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
 use brevity_training::tasks::chat::Message;
 use brevity_training::tasks::mini::tokenizer;
 use brevity_training::text::Codec;
@@ -61,7 +61,7 @@ pub fn run(recipe: &Recipe, steps: u64) -> Result<()> {
     let base = base(recipe, scratch.path())?;
     let mut table = Table::new([("measured", Align::Left), ("tokens/s", Align::Right), ("seconds", Align::Right)]);
     for batch in BATCHES {
-        let rate = sampling(&base, batch)?;
+        let rate = sampling(&recipe.compute, &base, batch)?;
         table.push([format!("sampling, {batch} at a time"), number::grouped(rate), String::new()]);
     }
     let alpha = recipe.objective.alpha.first().copied().unwrap_or(0.0);
@@ -102,13 +102,14 @@ fn base(recipe: &Recipe, scratch: &Path) -> Result<PathBuf> {
     let tokens = SpecialTokens { bos: None, eos: end, pad: codec.token_id(tokenizer::PAD) };
     let vocabulary = section.vocab_size.unwrap_or(0).max(codec.vocabulary_size());
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-    Pretrained::random(section.config(vocabulary), tokens, &mut rng, &Device::Cpu)?.save(&folder)?;
+    let model = Pretrained::random(section.config(vocabulary), tokens, &mut rng, &Device::Cpu)?;
+    model.to(recipe.compute.dtype.dtype(), &Device::Cpu)?.save(&folder)?;
     Ok(folder)
 }
 
 /// Tokens a second when `batch` responses are sampled at a time and none ends by itself.
-fn sampling(base: &Path, batch: usize) -> Result<f64> {
-    let model = Pretrained::load(base, DType::F32, &Device::Cpu)?;
+fn sampling(compute: &ComputeSection, base: &Path, batch: usize) -> Result<f64> {
+    let model = Pretrained::load(base, compute.dtype.dtype(), &compute.device.open(compute.dtype)?)?;
     let codec = Codec::from_folder(base)?;
     let problems = Suite::Mini.problems(batch.div_ceil(3))?;
     let requests = problems.iter().take(batch).enumerate().map(|(index, problem)| {
@@ -117,7 +118,11 @@ fn sampling(base: &Path, batch: usize) -> Result<f64> {
     });
     let requests: Vec<RolloutRequest> = requests.collect::<brevity_training::Result<_>>()?;
     let params = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: TOKENS };
-    let mut sampler = CpuSampler::new(&model.decoder()?, &[], batch)?;
+    let mut sampler: Box<dyn Sampler> = if compute.is_layered() {
+        Box::new(DeviceSampler::new(model.layered()?, &[], batch)?)
+    } else {
+        Box::new(CpuSampler::new(&model.decoder()?, &[], batch)?)
+    };
     let started = Instant::now();
     let mut last = RolloutProgress { finished: 0, tokens: 0 };
     let sampled = sampler.generate(&requests, &params, &mut |progress| {

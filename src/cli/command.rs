@@ -1,8 +1,11 @@
 //! The command of this process, as it would be typed again.
 
-/// The arguments of this process behind the name of the binary, quoted for a POSIX shell.
+use brevity::load::client::without_credentials;
+
+/// The arguments of this process behind the name of the binary, quoted for a POSIX shell. User names and passwords in
+/// addresses are left out: commands are written to reports.
 pub fn typed() -> String {
-    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let arguments = std::env::args_os().skip(1).map(|argument| without_credentials(&argument.to_string_lossy()));
     std::iter::once("serve".to_owned()).chain(arguments.map(|argument| quoted(&argument))).collect::<Vec<_>>().join(" ")
 }
 

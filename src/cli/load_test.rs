@@ -108,7 +108,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     requests: Option<usize>,
 
-    /// Requests before the measurement, left out of every number [default: one for each effort]
+    /// Requests before the measurement under the same load, in a sweep before every stage, left out of every number
+    /// [default: one of each user or those of a second, one for each effort at least]
     #[arg(long, value_name = "N")]
     warmup: Option<usize>,
 
@@ -148,7 +149,7 @@ pub struct Arguments {
     #[arg(long, value_name = "MODE", default_value = "qwen")]
     grader: GraderName,
 
-    /// Limits that make a request good, such as ttft:500ms,e2e:2s
+    /// Limits that make a request good, such as ttft:500ms,e2e:2s; a sweep then tells how many users are served within them
     #[arg(long, value_name = "LIMITS")]
     goodput: Option<Objectives>,
 
@@ -236,12 +237,11 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     ));
     let tokenizer = arguments.tokenizer.as_deref().map(judge::tokenizer).transpose()?;
     let head = aims::head(arguments, &settings, &server, &model, &prompts)?;
-    files::config(&out, arguments, &model)?;
+    files::config(&out, arguments, (server.shown(), &model))?;
 
     let mut shown = Loading::new(&arguments.efforts);
-    run::warm_up(&client, &settings, &mut shown).await;
     let epoch = Instant::now();
-    let judge = Judge::start(Knowledge {
+    let knowledge = Knowledge {
         prompts,
         efforts: arguments.efforts.clone(),
         grader: aims::grader(arguments),
@@ -249,17 +249,18 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         prices: aims::prices(arguments),
         keep_texts: arguments.save_texts,
         epoch,
-    });
+    };
+    let judge = Judge::start(knowledge, files::Requests::create(&out)?);
     let finished = run::run(&client, &settings, (&judge, epoch), &mut shown).await;
     shown.finish();
-    let records = judge.finish()?;
+    let judged = judge.finish()?;
 
     let aims = Aims { efforts: &arguments.efforts, objectives: arguments.goodput.as_ref() };
-    let summary = Summary::of(head, &aims, &finished, &records);
-    files::write(&out, &summary, &records)?;
+    let summary = Summary::of(head, &aims, &finished, &judged);
+    files::write(&out, &summary, &judged.records)?;
     progress::print(&table::terminal(&summary));
     progress::say(&format!("written to {}", out.display()));
-    failure(&summary, &records)
+    failure(&summary, &judged.records)
 }
 
 fn server(arguments: &Arguments) -> Result<Server> {

@@ -7,7 +7,9 @@ mod tiers;
 
 use std::path::{Path, PathBuf};
 
+use brevity::family::MANIFEST;
 use brevity_training::Error;
+use brevity_training::compute::DeviceName;
 use brevity_training::methods::sft;
 use brevity_training::recipe::{DataSource, Recipe, Stage};
 use clap::{Args, ValueEnum};
@@ -25,6 +27,8 @@ Examples:
       one tier, half as long, somewhere else
   serve train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml --dry-run
       what a run would take and write
+  serve train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml --device cuda:0 --dtype bf16 --set tuning.mode=lora
+      an adapter of a real model on one GPU, in a build with CUDA
   serve train --recipe training/recipes/mini.toml --bench --steps 5
       how fast this machine is";
 
@@ -52,6 +56,18 @@ pub struct Arguments {
     /// Set a key of the recipe, as in `--set optimizer.learning_rate=1e-4`; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
+
+    /// Where to train: `cpu`, or `cuda:N` in a build with CUDA; overrides `compute.device`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceName>,
+
+    /// Number format of weights and activations; overrides `compute.dtype`
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+
+    /// GiB of the device's memory that a run may take [default: what is free]; overrides `compute.memory`
+    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
+    memory: Option<f64>,
 
     /// Folder of the family (or, supervised, of the model) [default: models/NAME, NAME being the recipe's]
     #[arg(long, value_name = "DIR")]
@@ -83,6 +99,15 @@ enum StageName {
     Rl,
 }
 
+/// A number format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dtype {
+    /// 32 bits
+    F32,
+    /// 16 bits with the exponent of f32; on a GPU only
+    Bf16,
+}
+
 /// A recipe and where its results go.
 struct Work<'a> {
     recipe: &'a Recipe,
@@ -98,6 +123,11 @@ impl Work<'_> {
     /// The run folder of an alpha.
     fn run(&self, alpha: f64) -> PathBuf {
         self.runs.join(tier_name(alpha))
+    }
+
+    /// The family's manifest.
+    fn manifest(&self) -> PathBuf {
+        self.out.join(MANIFEST)
     }
 
     /// The folder of an alpha's tier.
@@ -144,6 +174,16 @@ fn recipe(arguments: &Arguments) -> Result<Recipe> {
     if let Some(stage) = arguments.stage {
         let name = if stage == StageName::Rl { "rl" } else { "sft" };
         overrides.push(("stage".to_owned(), format!("{name:?}")));
+    }
+    if let Some(device) = arguments.device {
+        overrides.push(("compute.device".to_owned(), format!("{:?}", device.to_string())));
+    }
+    if let Some(dtype) = arguments.dtype {
+        let name = if dtype == Dtype::F32 { "f32" } else { "bf16" };
+        overrides.push(("compute.dtype".to_owned(), format!("{name:?}")));
+    }
+    if let Some(memory) = arguments.memory {
+        overrides.push(("compute.memory".to_owned(), format!("{memory:?}")));
     }
     if !arguments.alpha.is_empty() {
         overrides.push(("objective.alpha".to_owned(), format!("{:?}", arguments.alpha)));
@@ -211,6 +251,13 @@ pub fn alpha(text: &str) -> std::result::Result<f64, String> {
         Ok(alpha) if (0.0..1.0).contains(&alpha) => Ok(alpha),
         Ok(_) => Err("alpha lies in [0, 1): at 1 a long correct answer would earn nothing".to_owned()),
         Err(_) => Err("expected a number in [0, 1)".to_owned()),
+    }
+}
+
+fn gibibytes(text: &str) -> std::result::Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(size) if size > 0.0 && size.is_finite() => Ok(size),
+        _ => Err("expected a size in GiB greater than 0".to_owned()),
     }
 }
 

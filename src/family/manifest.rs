@@ -170,6 +170,21 @@ impl Manifest {
         }
     }
 
+    /// The card of `tier`, unless it was measured on other weights than those that are listed: such a card says nothing about
+    /// the tier any more. Of weights without a listed hash every card is taken for good.
+    pub fn card<'a>(&self, tier: &'a Tier) -> Option<&'a TierCard> {
+        tier.card.as_ref().filter(|_| !self.is_card_stale(tier))
+    }
+
+    /// Whether `tier` has a card that was measured on other weights than those that are listed.
+    pub fn is_card_stale(&self, tier: &Tier) -> bool {
+        let listed = if tier.is_base() { self.base.sha256.as_ref() } else { tier.sha256.as_ref() };
+        match (&tier.card, listed) {
+            (Some(card), Some(listed)) => card.weights_sha256 != *listed,
+            _ => false,
+        }
+    }
+
     /// Reads and checks the manifest at `path`. Its folders are not looked at: see [`super::Checker`].
     ///
     /// # Errors

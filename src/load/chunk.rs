@@ -26,6 +26,15 @@ pub struct Chunk<'a> {
     model: Option<Text<'a>>,
     #[serde(borrow, default)]
     system_fingerprint: Option<Text<'a>>,
+    #[serde(default)]
+    brevity: Option<Brevity>,
+}
+
+/// What this project's server says besides, as far as it is counted.
+#[derive(Debug, Deserialize)]
+struct Brevity {
+    #[serde(default)]
+    forced_close: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,6 +124,11 @@ impl<'a> Chunk<'a> {
     pub fn fingerprint(&self) -> Option<&str> {
         self.system_fingerprint.as_ref().map(|text| text.0.as_ref())
     }
+
+    /// Whether a thinking budget closed the thoughts; only this project's server says so, when the generation has ended.
+    pub fn forced_close(&self) -> Option<bool> {
+        self.brevity.as_ref()?.forced_close
+    }
 }
 
 /// What an error object says: `error.message`, or the whole of it when it has another shape.
@@ -167,6 +181,14 @@ mod tests {
             "finish_reason":"stop","logprobs":null}],"usage":{"completion_tokens":5}}"#;
         let chunk = Chunk::parse(text.as_bytes()).unwrap();
         assert_eq!((chunk.answer(), chunk.thoughts(), chunk.finish_reason()), ("4", "2+2", Some("stop")));
+    }
+
+    #[test]
+    fn forced_closings_are_told_by_some_servers() {
+        let told = |text: &str| Chunk::parse(text.as_bytes()).unwrap().forced_close();
+        assert_eq!(told(r#"{"choices":[],"brevity":{"tier":"low","alpha":0.2,"forced_close":true}}"#), Some(true));
+        assert_eq!(told(r#"{"choices":[],"brevity":{"tier":"low","forced_close":null}}"#), None);
+        assert_eq!(told(r#"{"choices":[]}"#), None);
     }
 
     #[test]

@@ -24,6 +24,8 @@ const AFTER_DONE: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Most bytes of an error's body that are read.
 const ERROR_BODY: usize = 16 << 10;
+/// Most bytes of an answer that was not streamed, and of a list of models.
+const WHOLE_BODY: usize = 16 << 20;
 
 /// Something that answers requests.
 pub trait Target: Send + Sync + 'static {
@@ -64,7 +66,9 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Server {
     http: reqwest::Client,
+    /// As it was given: what stands before an `@` is sent as basic authentication.
     base: String,
+    shown: String,
 }
 
 impl Server {
@@ -77,6 +81,7 @@ impl Server {
         let parsed =
             reqwest::Url::parse(&base).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let Some(parsed) = parsed else {
+            let url = without_credentials(url);
             let message = format!("`{url}` is no address of a server; write it like http://127.0.0.1:8080/v1");
             return Err(Error::config(message));
         };
@@ -96,12 +101,13 @@ impl Server {
         let is_own = ["127.0.0.1", "localhost", "[::1]"].contains(&parsed.host_str().unwrap_or_default());
         let builder = if is_own { builder.no_proxy() } else { builder };
         let http = builder.build().map_err(|error| Error::config(format!("cannot make an HTTP client: {error}")))?;
-        Ok(Self { http, base })
+        let shown = without_credentials(&base);
+        Ok(Self { http, base, shown })
     }
 
-    /// The address without its last slash.
-    pub fn base(&self) -> &str {
-        &self.base
+    /// The address without its last slash and without user name and password, which no report may hold.
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// The id of the first model that the server lists.
@@ -110,14 +116,15 @@ impl Server {
     /// [`Error::Config`] when it cannot be reached, refuses, or lists none.
     pub async fn first_model(&self) -> Result<String> {
         let failed = |what: String| {
-            Error::config(format!("cannot ask `{}/models` for a model: {what}; name one with --model", self.base))
+            Error::config(format!("cannot ask `{}/models` for a model: {what}; name one with --model", self.shown))
         };
         let request = self.http.get(format!("{}/models", self.base)).timeout(CONNECT);
-        let response = request.send().await.map_err(|error| failed(described(&error)))?;
+        let mut response = request.send().await.map_err(|error| failed(described(&error)))?;
         if !response.status().is_success() {
             return Err(failed(format!("the server answered {}", response.status())));
         }
-        let listed: Value = response.json().await.map_err(|error| failed(described(&error)))?;
+        let body = whole(&mut response).await.map_err(|(_, message)| failed(message))?;
+        let listed: Value = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
         let id = listed.pointer("/data/0/id").and_then(Value::as_str).map(str::to_owned);
         id.ok_or_else(|| failed("it lists none".to_owned()))
     }
@@ -172,13 +179,12 @@ impl Client {
         exchange.first_byte = Some(Instant::now());
         let status = response.status();
         exchange.status = Some(status.as_u16());
-        let broken = |error: reqwest::Error| (ErrorKind::Transport, described(&error));
         if !status.is_success() {
             let message = refusal(&mut response).await;
             return Err((ErrorKind::Status(status.as_u16()), message));
         }
         if is_json(response.headers()) {
-            let body = response.bytes().await.map_err(broken)?;
+            let body = whole(&mut response).await?;
             exchange.ended = Instant::now();
             exchange.whole(&body, exchange.ended);
             return Ok(());
@@ -233,6 +239,22 @@ impl Target for Client {
     }
 }
 
+/// A body to its end, unless it is longer than [`WHOLE_BODY`].
+async fn whole(response: &mut reqwest::Response) -> std::result::Result<Vec<u8>, (ErrorKind, String)> {
+    let mut body = Vec::new();
+    while let Some(bytes) = response.chunk().await.map_err(broken)? {
+        if body.len() + bytes.len() > WHOLE_BODY {
+            return Err((ErrorKind::InvalidJson, format!("the answer is longer than {} MiB", WHOLE_BODY >> 20)));
+        }
+        body.extend_from_slice(&bytes);
+    }
+    Ok(body)
+}
+
+fn broken(error: reqwest::Error) -> (ErrorKind, String) {
+    (ErrorKind::Transport, described(&error))
+}
+
 /// What the body of a refusal says.
 async fn refusal(response: &mut reqwest::Response) -> String {
     let mut body = Vec::new();
@@ -246,6 +268,15 @@ async fn refusal(response: &mut reqwest::Response) -> String {
         Ok(value) => error_message(value.get("error").unwrap_or(&value)),
         Err(_) => String::from_utf8_lossy(&body).trim().to_owned(),
     }
+}
+
+/// `text` without user name and password of an address in it: `http://me:secret@host/v1` becomes `http://host/v1`.
+pub fn without_credentials(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -320,7 +351,44 @@ mod tests {
         for wrong in ["localhost:8080", "ftp://a/v1", ""] {
             assert!(Server::new(wrong, None).unwrap_err().to_string().contains("http://127.0.0.1"), "{wrong}");
         }
-        assert_eq!(Server::new("http://h/v1/chat/completions", Some("k")).unwrap().base(), "http://h/v1");
+        assert_eq!(Server::new("http://h/v1/chat/completions", Some("k")).unwrap().shown(), "http://h/v1");
         assert!(Server::new("http://h/v1", Some("a\nb")).is_err());
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let server = Server::new("https://me:sec%2Fret@h:8443/v1/", None).unwrap();
+        assert_eq!((server.shown(), server.base.as_str()), ("https://h:8443/v1", "https://me:sec%2Fret@h:8443/v1"));
+        for (text, shown) in [
+            ("--url=http://a:b@h", "--url=http://h"),
+            ("http://h/v1?mail=me@b.c", "http://h/v1?mail=me@b.c"),
+            ("http://t@k@h/v1", "http://h/v1"),
+            ("me@example.com", "me@example.com"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+        assert!(!Server::new("ftp://me:secret@h", None).unwrap_err().to_string().contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_without_end_is_cut_off() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 4096]).await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n").await;
+            while socket.write_all(&[b' '; 1 << 16]).await.is_ok() {}
+        });
+        let client =
+            Client::new(&Server::new(&url, None).unwrap(), "m", Vec::new().into(), vec![None], Options::default());
+        let mut exchange = Exchange::begin(Instant::now());
+        client.call(b"{}".to_vec(), &mut exchange).await;
+        let failure = exchange.failure.unwrap();
+        assert_eq!(
+            (failure.kind, failure.message.as_str()),
+            (ErrorKind::InvalidJson, "the answer is longer than 16 MiB")
+        );
     }
 }

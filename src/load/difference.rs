@@ -3,6 +3,7 @@
 //! Figures come from the summaries. Where both runs kept their requests, ratios get bootstrap intervals: over pairs where
 //! the same prompts were asked under the same seeds, else over each run's prompts on their own.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,19 +12,22 @@ use brevity_training::{Error, Result};
 use super::comparison::{DRAWS, Estimate, Pairs};
 use super::metric::{Metric, Statistic};
 use super::record::{Record, by_prompt, compared};
-use super::summary::{EffortSummary, Summary};
+use super::summary::Summary;
 use super::table;
 use crate::eval::statistics::{Pairing, bootstrap};
 use crate::report::{Align, Table, number};
+
+/// What stands in place of an effort for what all of a mixed run got done together.
+const TOGETHER: &str = "(all efforts)";
 
 /// What two runs are compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quantity {
     /// A figure of a metric.
     Figure(Metric, Statistic),
-    /// Requests that ended well, a second.
+    /// Requests that ended well, a second: of all efforts together, or in a sweep of each at its peak.
     RequestsPerSecond,
-    /// Completion tokens a second.
+    /// Completion tokens a second, of the same.
     TokensPerSecond,
     /// The share of requests that failed. Its change is a difference, not a ratio: it is often 0.
     Failed,
@@ -32,13 +36,24 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    fn of(self, effort: &EffortSummary) -> Option<f64> {
+    /// Its value for an effort, or for [`TOGETHER`].
+    fn of(self, summary: &Summary, name: &str) -> Option<f64> {
+        let effort = summary.efforts.iter().find(|effort| effort.effort == name);
+        // In a sweep, what the server gave at most; else it is that of the whole run.
+        let peak = summary.saturation.iter().find(|saturation| saturation.effort == name).map(|s| s.peak);
+        let total = summary.total.filter(|_| name == TOGETHER);
         match self {
-            Self::Figure(metric, statistic) => effort.metrics.get(&metric).map(|figures| figures.get(statistic)),
-            Self::RequestsPerSecond => Some(effort.requests_per_second),
-            Self::TokensPerSecond => Some(effort.tokens_per_second),
-            Self::Failed => (effort.requests > 0).then(|| 1.0 - effort.succeeded as f64 / effort.requests as f64),
-            Self::Accuracy => effort.accuracy.map(|accuracy| accuracy.value),
+            Self::Figure(metric, statistic) => effort?.metrics.get(&metric).map(|figures| figures.get(statistic)),
+            Self::RequestsPerSecond => {
+                peak.map(|peak| peak.requests_per_second).or(total.map(|total| total.requests_per_second))
+            }
+            Self::TokensPerSecond => {
+                peak.map(|peak| peak.tokens_per_second).or(total.map(|total| total.tokens_per_second))
+            }
+            Self::Failed => effort
+                .filter(|effort| effort.requests > 0)
+                .map(|effort| 1.0 - effort.succeeded as f64 / effort.requests as f64),
+            Self::Accuracy => effort?.accuracy.map(|accuracy| accuracy.value),
         }
     }
 
@@ -122,7 +137,7 @@ impl fmt::Display for Threshold {
 /// How a quantity of an effort changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The effort.
+    /// The effort, or that it is about all efforts together.
     pub effort: String,
     /// What changed.
     pub quantity: Quantity,
@@ -180,10 +195,9 @@ impl Difference {
                 efforts.push(&effort.effort);
             }
         }
+        efforts.push(TOGETHER);
         let change = |effort: &str, quantity: Quantity| {
-            let of = |run: &Run| {
-                run.summary.efforts.iter().find(|e| e.effort == effort).and_then(|effort| quantity.of(effort))
-            };
+            let of = |run: &Run| quantity.of(&run.summary, effort);
             let (old, new) = (of(before), of(after));
             let change = old.zip(new).map(|(old, new)| match quantity.is_share() {
                 true => new - old,
@@ -222,6 +236,14 @@ impl Difference {
                 about.filter_map(move |change| check(threshold, change))
             })
             .collect()
+    }
+
+    /// Whether two runs measured the same efforts, in whatever order. Where not, what all efforts together got done differs by
+    /// that alone.
+    pub fn has_same_efforts(before: &Run, after: &Run) -> bool {
+        let efforts =
+            |run: &Run| run.summary.efforts.iter().map(|effort| effort.effort.clone()).collect::<BTreeSet<String>>();
+        efforts(before) == efforts(after)
     }
 
     /// Whether the first run has what `threshold` is about, for some effort.
@@ -357,6 +379,18 @@ mod tests {
         let never = ["cost.mean:+1%".parse().unwrap()];
         let difference = Difference::of(&run(records(1.0), false), &run(records(1.0), false), &never);
         assert!(!difference.covers(&never[0]) && difference.exceeded(&never).is_empty());
+    }
+
+    #[test]
+    fn throughput_is_compared_for_the_whole_run() {
+        let threshold = ["requests_per_second:-5%".parse().unwrap()];
+        let (before, after) = (run(records(1.0), false), run(records(1.0)[..10].to_vec(), false));
+        let difference = Difference::of(&before, &after, &threshold);
+        assert!(difference.covers(&threshold[0]) && Difference::has_same_efforts(&before, &after));
+        let said = difference.exceeded(&threshold);
+        assert_eq!(said, ["(all efforts): requests_per_second changed by −50.0 %, beyond requests_per_second:-5%"]);
+        let other = Run { summary: summary(head(), &["low", "high"], &records(1.0)), records: None };
+        assert!(!Difference::has_same_efforts(&before, &other));
     }
 
     #[test]

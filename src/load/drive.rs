@@ -4,11 +4,15 @@
 //! when they are due whether or not earlier ones were answered (an open loop), and every latency counts from the moment a
 //! request was *meant* to be sent: a server that stalls delays those that were due meanwhile, and a measurement that only
 //! looks at them once they were sent would omit just that (coordinated omission).
+//!
+//! A warm-up runs under the same load without a break before the measurement: the clock starts with the first measured
+//! request, when the server is as full as it will be.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -16,11 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::arrival::{Arrival, Arrivals};
 use super::client::Target;
+use super::cpu;
 use super::exchange::{ErrorKind, Exchange};
 use super::plan::{Plan, Planned};
 
 /// How often the watcher is asked whether to go on.
 const TICK: Duration = Duration::from_millis(100);
+/// Ended requests that may wait to be looked at.
+const WAITING: usize = 256;
+/// How exact the runtime's timers are: they never wake early and up to so much late.
+const TIMER: Duration = Duration::from_millis(1);
 
 /// The load of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -44,7 +53,7 @@ pub struct Stage {
     pub plan: Plan,
     /// How fast.
     pub pace: Pace,
-    /// How long requests are sent; as long as the plan goes on when absent. What is under way then is waited for.
+    /// How long measured requests are sent; as long as the plan goes on when absent. What is under way then is waited for.
     pub duration: Option<Duration>,
     /// Longest time of one request.
     pub timeout: Duration,
@@ -65,9 +74,11 @@ pub struct Sample {
     pub exchange: Exchange,
 }
 
-/// The times of one request, in seconds since the stage began.
+/// The times of one request, in seconds since the measurement began.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
+    /// Whether it is measured. What is not belongs to the warm-up and ended after it: part of what the server did meanwhile.
+    pub is_measured: bool,
     /// When it was meant to be sent.
     pub intended: f64,
     /// When it was sent.
@@ -81,20 +92,34 @@ pub struct Timing {
 /// A stage after its end.
 #[derive(Debug, Clone)]
 pub struct Driven {
-    /// When it began.
+    /// When the measurement began: with its first request, or now when there was none.
     pub began: Instant,
-    /// When the last request was meant to be sent, in seconds since the beginning.
+    /// When the last measured request was meant to be sent, in seconds since the beginning.
     pub sending: f64,
-    /// Every request that ended.
+    /// Every request that ended after the beginning.
     pub timings: Vec<Timing>,
-    /// Requests that were under way when somebody asked to stop.
+    /// Measured requests that were under way when somebody asked to stop.
     pub abandoned: usize,
+    /// Warm-up requests that ended.
+    pub warm_up: usize,
+    /// Processor time of this process since the beginning, in seconds.
+    pub cpu_seconds: Option<f64>,
+}
+
+impl Driven {
+    /// When the last measured request ended, in seconds since the beginning.
+    pub fn ended(&self) -> f64 {
+        let measured = self.timings.iter().filter(|timing| timing.is_measured);
+        measured.map(|timing| timing.ended).fold(0.0, f64::max)
+    }
 }
 
 /// Looks on while a stage runs.
+#[async_trait]
 pub trait Watch: Send {
-    /// A request has ended.
-    fn sample(&mut self, sample: Sample);
+    /// A request has ended, of the warm-up or measured. While this waits, others wait to be looked at, and their users with
+    /// them.
+    async fn sample(&mut self, sample: Sample);
 
     /// Some time has passed.
     fn tick(&mut self);
@@ -105,32 +130,33 @@ pub trait Watch: Send {
 
 /// Runs a stage to its end.
 pub async fn drive<T: Target>(target: &Arc<T>, stage: Stage, watch: &mut dyn Watch) -> Driven {
-    let began = Instant::now();
-    let (sender, mut samples) = mpsc::unbounded_channel();
+    let (sender, mut samples) = mpsc::channel(WAITING);
     let crew = Crew {
         target: target.clone(),
         sender,
         stop: CancellationToken::new(),
         abandoned: Arc::default(),
         timeout: stage.timeout,
+        start: Arc::default(),
     };
-    let (stop, abandoned) = (crew.stop.clone(), crew.abandoned.clone());
+    let (stop, abandoned, start) = (crew.stop.clone(), crew.abandoned.clone(), crew.start.clone());
     match stage.pace {
-        Pace::Concurrency(users) => closed_loop(crew, stage, users, began),
+        Pace::Concurrency(users) => closed_loop(crew, stage, users),
         Pace::Rate { per_second, arrival } => {
             let arrivals = Arrivals::new(arrival, per_second, stage.seed);
-            tokio::spawn(open_loop(crew, stage, arrivals, began));
+            tokio::spawn(open_loop(crew, stage, arrivals, Instant::now()));
         }
     }
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut driven = Driven { began, sending: 0.0, timings: Vec::new(), abandoned: 0 };
+    let (mut timings, mut warm_up) = (Vec::new(), 0);
     loop {
         tokio::select! {
             sample = samples.recv() => {
                 let Some(sample) = sample else { break };
-                driven.note(&sample);
-                watch.sample(sample);
+                warm_up += usize::from(sample.planned.is_warm_up());
+                timings.extend(start.get().and_then(|start| start.timing(&sample)));
+                watch.sample(sample).await;
             }
             _ = ticks.tick() => {
                 if watch.should_stop() {
@@ -140,31 +166,57 @@ pub async fn drive<T: Target>(target: &Arc<T>, stage: Stage, watch: &mut dyn Wat
             }
         }
     }
-    driven.abandoned = abandoned.load(Ordering::Relaxed);
-    driven
+    let start = start.get().copied().unwrap_or_else(|| Start::at(Instant::now()));
+    let measured = timings.iter().filter(|timing| timing.is_measured);
+    Driven {
+        began: start.moment,
+        sending: measured.map(|timing| timing.intended).fold(0.0, f64::max),
+        timings,
+        abandoned: abandoned.load(Ordering::Relaxed),
+        warm_up,
+        cpu_seconds: cpu::seconds().zip(start.cpu_seconds).map(|(after, before)| after - before),
+    }
 }
 
-impl Driven {
-    fn note(&mut self, sample: &Sample) {
-        let since = |moment: Instant| moment.saturating_duration_since(self.began).as_secs_f64();
+/// The beginning of the measurement.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    moment: Instant,
+    cpu_seconds: Option<f64>,
+}
+
+impl Start {
+    fn at(moment: Instant) -> Self {
+        Self { moment, cpu_seconds: cpu::seconds() }
+    }
+
+    /// The times of a request; `None` when it ended before the beginning.
+    fn timing(&self, sample: &Sample) -> Option<Timing> {
+        // Requests of the warm-up were sent before.
+        let since = |moment: Instant| {
+            let after = moment.saturating_duration_since(self.moment).as_secs_f64();
+            after - self.moment.saturating_duration_since(moment).as_secs_f64()
+        };
         let timing = Timing {
+            is_measured: !sample.planned.is_warm_up(),
             intended: since(sample.intended),
             sent: since(sample.exchange.sent),
             ended: since(sample.exchange.ended),
             succeeded: sample.exchange.failure.is_none(),
         };
-        self.sending = self.sending.max(timing.intended);
-        self.timings.push(timing);
+        (timing.is_measured || timing.ended > 0.0).then_some(timing)
     }
 }
 
 /// What every request of a stage needs.
 struct Crew<T> {
     target: Arc<T>,
-    sender: mpsc::UnboundedSender<Sample>,
+    sender: mpsc::Sender<Sample>,
     stop: CancellationToken,
     abandoned: Arc<AtomicUsize>,
     timeout: Duration,
+    /// Set by the first measured request.
+    start: Arc<OnceLock<Start>>,
 }
 
 // Not derived: a target need not be `Clone`.
@@ -176,6 +228,7 @@ impl<T> Clone for Crew<T> {
             stop: self.stop.clone(),
             abandoned: self.abandoned.clone(),
             timeout: self.timeout,
+            start: self.start.clone(),
         }
     }
 }
@@ -185,10 +238,11 @@ impl<T: Target> Crew<T> {
     async fn request(&self, planned: Planned, body: T::Body, intended: Option<Instant>) -> bool {
         let mut exchange = Exchange::begin(Instant::now());
         let intended = intended.unwrap_or(exchange.sent);
+        self.starts(&planned, intended);
         let outcome = tokio::select! {
             biased;
             () = self.stop.cancelled() => {
-                self.abandoned.fetch_add(1, Ordering::Relaxed);
+                self.abandoned.fetch_add(usize::from(!planned.is_warm_up()), Ordering::Relaxed);
                 return false;
             }
             outcome = timeout(self.timeout, self.target.call(body, &mut exchange)) => outcome,
@@ -199,17 +253,30 @@ impl<T: Target> Crew<T> {
             exchange.fail(ErrorKind::Timeout, format_args!("no end after {} s", self.timeout.as_secs_f64()));
         }
         // The receiver lives as long as anything is sent.
-        let _ = self.sender.send(Sample { planned, intended, exchange });
+        let _ = self.sender.send(Sample { planned, intended, exchange }).await;
         true
+    }
+
+    /// The measurement begins with its first request, meant to be sent at `intended`.
+    fn starts(&self, planned: &Planned, intended: Instant) {
+        if !planned.is_warm_up() {
+            self.start.get_or_init(|| Start::at(intended));
+        }
+    }
+
+    /// Whether `duration` has passed since the measurement began.
+    fn is_over(&self, duration: Option<Duration>, now: Instant) -> bool {
+        let start = self.start.get().zip(duration);
+        start.is_some_and(|(start, duration)| now.saturating_duration_since(start.moment) >= duration)
     }
 }
 
-fn closed_loop<T: Target>(crew: Crew<T>, stage: Stage, users: usize, began: Instant) {
+fn closed_loop<T: Target>(crew: Crew<T>, stage: Stage, users: usize) {
     let plan = Arc::new(Mutex::new(stage.plan));
     for _ in 0..users {
         let (crew, plan) = (crew.clone(), plan.clone());
         tokio::spawn(async move {
-            while stage.duration.is_none_or(|duration| began.elapsed() < duration) && !crew.stop.is_cancelled() {
+            while !crew.is_over(stage.duration, Instant::now()) && !crew.stop.is_cancelled() {
                 // A poisoned lock means that another user panicked in between two requests: nothing is half done.
                 let planned = plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
                 let Some(planned) = planned else { break };
@@ -225,14 +292,15 @@ fn closed_loop<T: Target>(crew: Crew<T>, stage: Stage, users: usize, began: Inst
 async fn open_loop<T: Target>(crew: Crew<T>, mut stage: Stage, arrivals: Arrivals, began: Instant) {
     let places = Arc::new(Semaphore::new(stage.most_in_flight));
     for due in arrivals {
-        if stage.duration.is_some_and(|duration| due >= duration) {
+        let intended = began + due;
+        if crew.is_over(stage.duration, intended) {
             break;
         }
         let Some(planned) = stage.plan.next() else { break };
         let body = crew.target.prepare(&planned);
-        let intended = began + due;
         let place = async {
-            sleep_until(intended).await;
+            sleep_exactly_until(intended).await;
+            crew.starts(&planned, intended);
             places.clone().acquire_owned().await
         };
         let place = tokio::select! {
@@ -245,6 +313,22 @@ async fn open_loop<T: Target>(crew: Crew<T>, mut stage: Stage, arrivals: Arrival
             sent.request(planned, body, Some(intended)).await;
             drop(place);
         });
+    }
+}
+
+/// Sleeps until `moment`, not up to a millisecond longer as the runtime's timers do: that would be part of every latency.
+/// The last millisecond is slept by a thread, whose timer is exact to about 0.1 ms and takes no processor time.
+async fn sleep_exactly_until(moment: Instant) {
+    if let Some(early) = moment.checked_sub(TIMER) {
+        sleep_until(early).await;
+    }
+    let rest = moment.saturating_duration_since(Instant::now());
+    if !rest.is_zero() {
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(rest)).await;
+        // Time that was paused, or a thread that was not to be had.
+        if Instant::now() < moment {
+            sleep_until(moment).await;
+        }
     }
 }
 
@@ -293,8 +377,9 @@ mod tests {
         stop_after: usize,
     }
 
+    #[async_trait]
     impl Watch for Keep {
-        fn sample(&mut self, sample: Sample) {
+        async fn sample(&mut self, sample: Sample) {
             self.samples.push(sample);
         }
 
@@ -372,6 +457,40 @@ mod tests {
         assert_eq!((driven.timings.len(), driven.abandoned), (4, 0));
         let open = Stage { duration: Some(Duration::from_secs(1)), ..stage(rate(10.0), None) };
         assert_eq!(run(&target, open).await.0.timings.len(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_starts_behind_the_warm_up_under_the_same_load() {
+        // Four users on one seat of 100 ms: when the first measured request is sent, three of the warm-up are under way.
+        let warmed = |pace, duration| {
+            let stage = stage(pace, Some(8));
+            Stage { plan: stage.plan.behind_warm_up(8), duration, ..stage }
+        };
+        let target = Seat::new(|_| Duration::from_millis(100));
+        let (driven, samples) = run(&target, warmed(Pace::Concurrency(4), None)).await;
+        assert_eq!((samples.len(), driven.warm_up, target.most.load(Ordering::Relaxed)), (16, 8, 4));
+        let (measured, before): (Vec<&Timing>, Vec<&Timing>) = driven.timings.iter().partition(|t| t.is_measured);
+        assert_eq!((measured.len(), before.len()), (8, 3));
+        assert!(before.iter().all(|timing| timing.sent < 0.0 && timing.ended > 0.0), "{before:?}");
+        // The first waits for those three, as all later ones do.
+        assert!(measured.iter().all(|timing| (timing.ended - timing.sent - 0.4).abs() < 0.01), "{measured:?}");
+        let per_second = Throughput::of(&driven, Pace::Concurrency(4)).requests_per_second;
+        assert!((per_second - 10.0).abs() < 0.2, "{per_second}");
+        // At a rate, the time of sending counts from the first measured request too.
+        let target = Seat::new(|_| Duration::from_millis(10));
+        let (driven, _) = run(&target, warmed(rate(10.0), Some(Duration::from_millis(500)))).await;
+        let measured: Vec<&Timing> = driven.timings.iter().filter(|timing| timing.is_measured).collect();
+        assert_eq!((driven.warm_up, measured.len()), (8, 5));
+        assert!((driven.sending - 0.4).abs() < 1e-9 && measured.iter().any(|timing| timing.intended == 0.0));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_before_it_is_due() {
+        for wait in [0, 300, 999, 1000, 1001, 2500] {
+            let moment = Instant::now() + Duration::from_micros(wait);
+            sleep_exactly_until(moment).await;
+            assert!(Instant::now() >= moment, "{wait}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::fmt;
 use tokio::time::Instant;
 
 use super::chunk::{Chunk, Usage, error_message};
+use super::gaps::Gaps;
 
 /// Most characters of an error message that are kept.
 const MESSAGE: usize = 300;
@@ -72,12 +73,10 @@ pub struct Exchange {
     pub first_token: Option<Instant>,
     /// When the first text of the answer came.
     pub first_answer_token: Option<Instant>,
-    /// When the last text came.
-    pub last_token: Option<Instant>,
     /// When it ended, well or not.
     pub ended: Instant,
-    /// Seconds between chunks with text.
-    pub gaps: Vec<f64>,
+    /// When chunks with text came.
+    pub gaps: Gaps,
     /// Chunks of any kind.
     pub chunks: usize,
     /// Chunks with text.
@@ -98,6 +97,8 @@ pub struct Exchange {
     pub model: Option<String>,
     /// `system_fingerprint`.
     pub fingerprint: Option<String>,
+    /// Whether a thinking budget closed the thoughts, as the server says; the last word counts.
+    pub forced_close: Option<bool>,
     /// Whether `[DONE]` came.
     pub done: bool,
     /// How it failed, if it did; the first failure stays.
@@ -112,9 +113,8 @@ impl Exchange {
             first_byte: None,
             first_token: None,
             first_answer_token: None,
-            last_token: None,
             ended: now,
-            gaps: Vec::new(),
+            gaps: Gaps::default(),
             chunks: 0,
             text_chunks: 0,
             reasoning_chunks: 0,
@@ -125,6 +125,7 @@ impl Exchange {
             answer: String::new(),
             model: None,
             fingerprint: None,
+            forced_close: None,
             done: false,
             failure: None,
         }
@@ -157,7 +158,7 @@ impl Exchange {
         match Chunk::parse(data) {
             Ok(chunk) => {
                 self.take(&chunk, now);
-                (self.first_token, self.first_answer_token, self.last_token) = (None, None, None);
+                (self.first_token, self.first_answer_token, self.gaps) = (None, None, Gaps::default());
                 self.done = true;
             }
             Err(error) => self.fail(ErrorKind::InvalidJson, format_args!("{error} in `{}`", shown(data))),
@@ -174,9 +175,7 @@ impl Exchange {
         if !thoughts.is_empty() || !answer.is_empty() {
             self.text_chunks += 1;
             self.first_token.get_or_insert(now);
-            if let Some(last) = self.last_token.replace(now) {
-                self.gaps.push((now - last).as_secs_f64());
-            }
+            self.gaps.chunk(now);
             if answer.is_empty() {
                 self.reasoning_chunks += 1;
             } else {
@@ -191,6 +190,7 @@ impl Exchange {
         if chunk.usage.is_some() {
             self.usage = chunk.usage;
         }
+        self.forced_close = chunk.forced_close().or(self.forced_close);
         if self.model.is_none() {
             self.model = chunk.model().map(str::to_owned);
         }
@@ -233,9 +233,8 @@ mod tests {
         for (milliseconds, data) in &events {
             exchange.event(data.as_bytes(), at(*milliseconds));
         }
-        let moments = (exchange.first_token, exchange.first_answer_token, exchange.last_token);
-        assert_eq!(moments, (Some(at(30)), Some(at(80)), Some(at(80))));
-        assert_eq!(exchange.gaps, [0.04, 0.01]);
+        assert_eq!((exchange.first_token, exchange.first_answer_token), (Some(at(30)), Some(at(80))));
+        assert_eq!(exchange.gaps.each().collect::<Vec<_>>(), [(0.04, 1), (0.01, 1)]);
         assert_eq!((exchange.chunks, exchange.text_chunks, exchange.reasoning_chunks), (6, 3, 2));
         assert_eq!((exchange.reasoning.as_str(), exchange.answer.as_str()), ("ab", "c"));
         assert_eq!(exchange.finish_reason.as_deref(), Some("stop"));

@@ -1,21 +1,32 @@
 //! From samples to records, on a thread of its own: answers are graded and tokens counted away from the clock.
 //!
-//! The same grader as that of `serve eval` decides; an answer that the token limit cut off is incorrect there and here.
+//! The same grader as that of `serve eval` decides; an answer that the token limit cut off is incorrect there and here. Every
+//! record is handed on as soon as it is made, so that a run that is killed leaves what it measured. What waits for the
+//! thread is bounded: should it fall behind, whoever submits waits, and how long is part of the report.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use brevity_training::tasks::Grader;
 use brevity_training::tasks::grader::GraderMode;
 use brevity_training::{Error, Result};
 use tokenizers::Tokenizer;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
 
 use super::drive::Sample;
+use super::gaps::GapSpread;
 use super::prompt::Prompt;
 use super::record::{Record, TokenSource};
+
+/// Samples that may wait.
+const WAITING: usize = 1024;
 
 /// What a judge knows.
 pub struct Knowledge {
@@ -53,35 +64,68 @@ impl Prices {
     }
 }
 
+/// What a judge found.
+#[derive(Debug, Clone, Default)]
+pub struct Judged {
+    /// Every request, without its text.
+    pub records: Vec<Record>,
+    /// Times between tokens of requests that ended well, by stage and effort.
+    pub gaps: BTreeMap<(usize, String), GapSpread>,
+    /// How long samples had to wait because grading had fallen behind; users waited meanwhile.
+    pub waited: Duration,
+}
+
+/// Is told every record, on the thread of the judge.
+pub trait Listener: Send + 'static {
+    /// A request was judged; its text is in the record where texts are kept. Not called again after an error.
+    ///
+    /// # Errors
+    /// When the record cannot be taken; [`Judge::finish`] hands the error on.
+    fn on_record(&mut self, record: &Record) -> Result<()>;
+
+    /// That was the last one, and all were taken.
+    ///
+    /// # Errors
+    /// As [`Listener::on_record`].
+    fn on_end(self) -> Result<()>;
+}
+
 /// A thread that makes records.
 pub struct Judge {
     sender: Sender<(usize, Sample)>,
-    thread: JoinHandle<Vec<Record>>,
+    thread: JoinHandle<Result<Judged>>,
+    waited: AtomicU64,
 }
 
 impl Judge {
-    /// Starts the thread.
-    pub fn start(knowledge: Knowledge) -> Self {
-        let (sender, samples) = channel::<(usize, Sample)>();
-        let thread = std::thread::spawn(move || {
-            samples.into_iter().map(|(stage, sample)| knowledge.judge(stage, sample)).collect()
-        });
-        Self { sender, thread }
+    /// Starts the thread, which tells `listener` every record as soon as it is made.
+    pub fn start(knowledge: Knowledge, listener: impl Listener) -> Self {
+        let (sender, samples) = channel(WAITING);
+        let thread = std::thread::spawn(move || knowledge.judge_all(samples, listener));
+        Self { sender, thread, waited: AtomicU64::new(0) }
     }
 
-    /// Hands over a sample of a stage.
-    pub fn submit(&self, stage: usize, sample: Sample) {
+    /// Hands over a sample of a stage; waits while too many are before it.
+    pub async fn submit(&self, stage: usize, sample: Sample) {
         // A thread that is gone is noticed at the end.
-        let _ = self.sender.send((stage, sample));
+        if let Err(TrySendError::Full(sample)) = self.sender.try_send((stage, sample)) {
+            let began = Instant::now();
+            let _ = self.sender.send(sample).await;
+            self.waited.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
     }
 
     /// Waits for the last record.
     ///
     /// # Errors
-    /// [`Error::Config`] when the thread died.
-    pub fn finish(self) -> Result<Vec<Record>> {
+    /// That of the listener; [`Error::Config`] when the thread died.
+    pub fn finish(self) -> Result<Judged> {
         drop(self.sender);
-        self.thread.join().map_err(|_| Error::config("the thread that grades answers died; please report this"))
+        let judged = self
+            .thread
+            .join()
+            .map_err(|_| Error::config("the thread that grades answers died; please report this"))??;
+        Ok(Judged { waited: Duration::from_micros(self.waited.into_inner()), ..judged })
     }
 }
 
@@ -98,6 +142,30 @@ impl Knowledge {
     fn count(&self, text: &str) -> Option<u64> {
         let encoding = self.tokenizer.as_ref()?.encode(text, false).ok()?;
         Some(encoding.get_ids().len() as u64)
+    }
+
+    fn judge_all(self, mut samples: Receiver<(usize, Sample)>, mut listener: impl Listener) -> Result<Judged> {
+        let (mut judged, mut told) = (Judged::default(), Ok(()));
+        while let Some((stage, sample)) = samples.blocking_recv() {
+            let gaps = sample.exchange.gaps.clone();
+            let mut record = self.judge(stage, sample);
+            if record.succeeded() {
+                let spread = match judged.gaps.entry((stage, record.effort.clone())) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(
+                        GapSpread::new().map_err(|error| Error::config(format!("cannot keep times: {error}")))?,
+                    ),
+                };
+                spread.add(&gaps);
+            }
+            // Samples are taken to the end in any case: users must not wait for a thread that has given up.
+            if told.is_ok() {
+                told = listener.on_record(&record);
+            }
+            record.text = None;
+            judged.records.push(record);
+        }
+        told.and_then(|()| listener.on_end()).map(|()| judged)
     }
 
     fn judge(&self, stage: usize, sample: Sample) -> Record {
@@ -124,12 +192,10 @@ impl Knowledge {
             }
             _ => (None, None, None),
         };
-        let answer = prompt.and_then(|prompt| prompt.answer.as_deref()).filter(|_| succeeded);
-        let grade = answer.map(|answer| Grader::new(self.grader).grade(&exchange.answer, answer));
+        let answer = prompt.and_then(|prompt| prompt.answer.as_deref());
+        let grade = answer.filter(|_| succeeded).map(|answer| Grader::new(self.grader).grade(&exchange.answer, answer));
         let is_truncated = exchange.finish_reason.as_deref() == Some("length");
         let prompt_tokens = usage.prompt_tokens;
-        let inter_token =
-            (!exchange.gaps.is_empty()).then(|| exchange.gaps.iter().sum::<f64>() / exchange.gaps.len() as f64);
         let (error, error_message) =
             exchange.failure.map(|failure| (failure.kind.to_string(), failure.message)).unzip();
         Record {
@@ -146,8 +212,7 @@ impl Knowledge {
             time_to_first_answer_token: exchange.first_answer_token.map(since),
             end_to_end: since(exchange.ended),
             service_time: exchange.ended.saturating_duration_since(exchange.sent).as_secs_f64(),
-            gaps: exchange.gaps,
-            inter_token,
+            inter_token: exchange.gaps.mean(),
             status: exchange.status,
             finish_reason: exchange.finish_reason,
             prompt_tokens,
@@ -157,7 +222,8 @@ impl Knowledge {
             local_tokens: local.map(|(thoughts, answer)| thoughts + answer),
             chunks: exchange.chunks,
             empty_answer: exchange.answer.trim().is_empty(),
-            correct: grade.as_ref().map(|grade| grade.correct && !is_truncated),
+            forced_close: exchange.forced_close,
+            correct: answer.map(|_| grade.as_ref().is_some_and(|grade| grade.correct && !is_truncated)),
             extracted: grade.and_then(|grade| grade.extracted),
             cost: self.prices.cost(prompt_tokens, tokens),
             model: exchange.model,
@@ -174,14 +240,26 @@ impl Knowledge {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use brevity_training::tasks::mini::tokenizer as mini;
+    use futures::executor::block_on;
     use serde_json::json;
 
     use super::*;
     use crate::load::exchange::{ErrorKind, Exchange};
     use crate::load::plan::Planned;
+
+    /// Calls a function with every record.
+    struct Each<F>(F);
+
+    impl<F: FnMut(&Record) -> Result<()> + Send + 'static> Listener for Each<F> {
+        fn on_record(&mut self, record: &Record) -> Result<()> {
+            (self.0)(record)
+        }
+
+        fn on_end(self) -> Result<()> {
+            Ok(())
+        }
+    }
 
     fn knowledge(epoch: Instant, tokenizer: Option<Tokenizer>) -> Knowledge {
         let prompt = Prompt {
@@ -217,9 +295,49 @@ mod tests {
 
     fn judged(tokenizer: Option<Tokenizer>, change: impl FnOnce(&mut Exchange)) -> Record {
         let epoch = Instant::now();
-        let judge = Judge::start(knowledge(epoch, tokenizer));
-        judge.submit(3, sample(epoch, change));
-        judge.finish().unwrap().remove(0)
+        let (told, heard) = std::sync::mpsc::channel();
+        let tell = move |record: &Record| told.send(record.clone()).map_err(|_| Error::config("nobody listens"));
+        let judge = Judge::start(knowledge(epoch, tokenizer), Each(tell));
+        block_on(judge.submit(3, sample(epoch, change)));
+        let judged = judge.finish().unwrap();
+        let record = heard.recv().unwrap();
+        assert_eq!(judged.records, [Record { text: None, ..record.clone() }], "texts are told, not kept");
+        record
+    }
+
+    #[test]
+    fn records_are_told_while_the_run_goes_on_and_gaps_are_kept_by_stage() {
+        let epoch = Instant::now();
+        let (told, heard) = std::sync::mpsc::channel();
+        let tell = move |record: &Record| told.send(record.stage).map_err(|_| Error::config("nobody listens"));
+        let judge = Judge::start(knowledge(epoch, None), Each(tell));
+        for stage in [0, 1, 1] {
+            block_on(judge.submit(
+                stage,
+                sample(epoch, |exchange| {
+                    for at in [2000, 2010, 2030] {
+                        exchange.gaps.chunk(epoch + Duration::from_millis(at));
+                    }
+                }),
+            ));
+            assert_eq!(heard.recv().unwrap(), stage, "before the end");
+        }
+        block_on(judge.submit(1, sample(epoch, |exchange| exchange.fail(ErrorKind::Timeout, "slow"))));
+        let judged = judge.finish().unwrap();
+        let counts: Vec<(usize, usize)> =
+            judged.gaps.iter().map(|((stage, _), gaps)| (*stage, gaps.distribution().unwrap().count)).collect();
+        assert_eq!(counts, [(0, 2), (1, 4)]);
+        assert_eq!(judged.records[0].inter_token, Some(0.015));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_an_error_at_the_end_and_nobody_waits() {
+        let epoch = Instant::now();
+        let judge = Judge::start(knowledge(epoch, None), Each(|_: &Record| Err(Error::config("the disk is full"))));
+        for _ in 0..2 * WAITING {
+            block_on(judge.submit(0, sample(epoch, |_| {})));
+        }
+        assert!(judge.finish().unwrap_err().to_string().contains("the disk is full"));
     }
 
     #[test]
@@ -260,7 +378,8 @@ mod tests {
         let cut = judged(None, |exchange| exchange.finish_reason = Some("length".to_owned()));
         assert_eq!(cut.correct, Some(false));
         let failed = judged(None, |exchange| exchange.fail(ErrorKind::Truncated, "gone"));
-        assert_eq!((failed.correct, failed.error.as_deref(), failed.tokens), (None, Some("truncated stream"), Some(9)));
+        let found = (failed.correct, failed.error.as_deref(), failed.tokens, failed.extracted);
+        assert_eq!(found, (Some(false), Some("truncated stream"), Some(9), None));
         let nothing = judged(None, |exchange| {
             exchange.fail(ErrorKind::Connect, "refused");
             (exchange.text_chunks, exchange.answer) = (0, String::new());

@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Until the end of the answer.
+    /// Until the end of the answer: the last event of a stream, `[DONE]` included, or the whole body.
     EndToEnd,
     /// Until the first text, thought or answer.
     TimeToFirstToken,
     /// Until the first text of the answer.
     TimeToFirstAnswerToken,
-    /// From chunk of text to chunk of text.
+    /// From chunk of text to chunk of text, over all gaps of all requests; chunks that were read together share their
+    /// time, see [`super::gaps`]. Of one request, its mean.
     InterToken,
-    /// (end to end - time to first token) / (tokens - 1).
+    /// (end to end - time to first token) / (tokens - 1), of each request; none with one token or without a stream.
     TimePerOutputToken,
     /// All completion tokens.
     Tokens,
@@ -139,16 +140,25 @@ impl Statistic {
         }
     }
 
+    /// The quantile that it is, if it is one.
+    pub fn quantile(self) -> Option<f64> {
+        match self {
+            Self::Mean | Self::Max => None,
+            Self::P50 => Some(0.5),
+            Self::P90 => Some(0.9),
+            Self::P95 => Some(0.95),
+            Self::P99 => Some(0.99),
+        }
+    }
+
     /// Its value over `values`, exact; percentiles are linear between the two nearest ranks. The order of `values`
     /// changes. `None` without values.
     pub fn of(self, values: &mut [f64]) -> Option<f64> {
-        let quantile = match self {
-            Self::Mean => return (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64),
-            Self::Max => return values.iter().copied().reduce(f64::max),
-            Self::P50 => 0.5,
-            Self::P90 => 0.9,
-            Self::P95 => 0.95,
-            Self::P99 => 0.99,
+        let Some(quantile) = self.quantile() else {
+            return match self {
+                Self::Max => values.iter().copied().reduce(f64::max),
+                _ => (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64),
+            };
         };
         let rank = quantile * values.len().checked_sub(1)? as f64;
         let below = rank.floor() as usize;

@@ -12,6 +12,16 @@ use crate::report::frontier::{self, Cost, Estimate, FrontierPoint};
 use crate::report::page::Page;
 use crate::report::spread::{self, Climb, Titles, Values};
 
+/// What the numbers of a report are.
+const DEFINITIONS: &str = "First token: until the first text, thought or answer. First answer token: until the first text after \
+    the thoughts. Inter-token: from chunk of text to chunk of text, over all gaps of all requests; chunks that were read within \
+    0.1 ms share the time before them. Per output token: (end to end − first token) / (tokens − 1) of each request. The change \
+    of the mean time is taken apart exactly: mean time = mean first token + mean further tokens × time per further token, and \
+    each part is what its factor changes at the mean of the other's two values, over the reference's mean time. Accuracy is of \
+    requests that ended well, with Wilson's interval; its difference has Newcombe's paired score interval (method 10). Goodput: \
+    requests that ended well within every limit, over all requests. Requests/s are answered ones, the parts of those cut by \
+    the beginning and end of the measurement counted as parts; tokens/s are these times the mean tokens of one.";
+
 /// The report as one HTML file.
 ///
 /// # Errors
@@ -39,7 +49,8 @@ pub fn html(summary: &Summary, records: &[Record]) -> Result<String> {
     }
     page.heading("How this was measured");
     page.paragraph(&method(summary));
-    page.verbatim(&summary.head.command.join(" "));
+    page.paragraph(DEFINITIONS);
+    page.verbatim(&summary.head.command);
     Ok(page.finish())
 }
 
@@ -129,7 +140,7 @@ fn load(summary: &Summary) -> Result<Vec<String>> {
         let titles = Titles { title: "Latency over load", subtitle, x, y: "Time end to end, p95 (s)" };
         pictures.push(spread::climb(titles, &offered)?);
     }
-    let users = figure(|stage| Some((stage.users? as f64, stage.achieved)));
+    let users = figure(|stage| Some((stage.users? as f64, stage.rates.requests_per_second)));
     if !users.is_empty() && offered.is_empty() {
         let titles = Titles { title: "Throughput over users", subtitle, x: "Users", y: "Requests answered a second" };
         pictures.push(spread::climb(titles, &users)?);
@@ -147,12 +158,14 @@ fn method(summary: &Summary) -> String {
     format!(
         "{} on {}, from {}. The same prompts went to every effort under the same seeds, in random order (seed {}); times \
          count from the moment a request was meant to be sent. Ratios are over prompts that both efforts answered, with \
-         95 % intervals from 2,000 bootstrap draws of prompts. Percentiles are exact. Requests that took longer than {} \
+         95 % intervals from 2,000 bootstrap draws of prompts. Percentiles are exact, inter-token times to three digits. \
+         {} requests before the measurement, under the same load, left out. Requests that took longer than {} \
          count as failed. Program version {}.",
         head.name,
         head.date,
         head.host,
         head.seed,
+        summary.warm_up,
         table::seconds(head.timeout),
         head.version
     )

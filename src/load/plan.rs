@@ -11,6 +11,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::eval::runner::response_seed;
 
+/// The repetition from which on warm-up requests count, which no measured request reaches.
+const WARM_UP: u64 = 1 << 40;
+
 /// One request to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planned {
@@ -24,6 +27,13 @@ pub struct Planned {
     pub seed: u64,
 }
 
+impl Planned {
+    /// Whether it only brings the server under its load and counts for nothing.
+    pub fn is_warm_up(&self) -> bool {
+        self.repetition >= WARM_UP
+    }
+}
+
 /// An order of requests that goes on as long as it is asked, or as long as it was limited to.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -31,6 +41,8 @@ pub struct Plan {
     efforts: Vec<usize>,
     seed: u64,
     left: Option<usize>,
+    /// Warm-up requests that are still to come before all others.
+    warm_up: usize,
     repetition: u64,
     /// What is left of the current pass, last first.
     pass: Vec<Planned>,
@@ -40,16 +52,17 @@ impl Plan {
     /// A plan over the prompts named `ids` and the efforts with these indices. `requests` bounds its length; without a
     /// bound it is endless. It is empty when there are no prompts or no efforts.
     pub fn new(ids: Vec<String>, efforts: Vec<usize>, seed: u64, requests: Option<usize>) -> Self {
-        Self { ids, efforts, seed, left: requests, repetition: 0, pass: Vec::new() }
+        Self { ids, efforts, seed, left: requests, warm_up: 0, repetition: 0, pass: Vec::new() }
     }
 
-    /// Starts at another repetition: other seeds and another order for the same prompts.
-    pub fn from_repetition(mut self, repetition: u64) -> Self {
-        self.repetition = repetition;
+    /// The same behind so many warm-up requests, which have other seeds.
+    #[must_use]
+    pub fn behind_warm_up(mut self, requests: usize) -> Self {
+        (self.warm_up, self.repetition) = (requests, if requests > 0 { WARM_UP } else { 0 });
         self
     }
 
-    /// Requests that are still to come; `None` when there is no end.
+    /// Requests that are still to come, warm-up left out; `None` when there is no end.
     pub fn remaining(&self) -> Option<usize> {
         if self.ids.is_empty() || self.efforts.is_empty() { Some(0) } else { self.left }
     }
@@ -83,8 +96,17 @@ impl Iterator for Plan {
         if self.pass.is_empty() {
             self.begin_pass();
         }
-        self.left = self.left.map(|left| left - 1);
-        self.pass.pop()
+        let planned = self.pass.pop();
+        match self.warm_up.checked_sub(1) {
+            Some(0) => {
+                // The measured order is what it would be without a warm-up.
+                self.pass.clear();
+                (self.warm_up, self.repetition) = (0, 0);
+            }
+            Some(left) => self.warm_up = left,
+            None => self.left = self.left.map(|left| left - 1),
+        }
+        planned
     }
 }
 
@@ -148,7 +170,21 @@ mod tests {
         let mut plan = Plan::new(ids(3), vec![0, 1], 0, Some(2));
         plan.next();
         assert_eq!(plan.remaining(), Some(1));
-        let warm: Vec<Planned> = Plan::new(ids(3), vec![0], 0, Some(3)).from_repetition(1 << 40).collect();
-        assert!(warm.iter().all(|request| request.repetition == 1 << 40));
+    }
+
+    #[test]
+    fn a_warm_up_comes_before_and_changes_nothing_behind_it() {
+        let plain: Vec<Planned> = Plan::new(ids(3), vec![0, 1], 5, Some(9)).collect();
+        for count in [1, 6, 8] {
+            let plan = Plan::new(ids(3), vec![0, 1], 5, Some(9)).behind_warm_up(count);
+            assert_eq!(plan.remaining(), Some(9));
+            let mut planned: Vec<Planned> = plan.collect();
+            let measured = planned.split_off(count);
+            assert!(planned.iter().all(Planned::is_warm_up) && !measured.iter().any(Planned::is_warm_up));
+            assert_eq!(measured, plain);
+            assert!(planned.iter().all(|warm| measured.iter().all(|request| request.seed != warm.seed)));
+        }
+        assert_eq!(Plan::new(ids(3), vec![0, 1], 5, Some(9)).behind_warm_up(0).collect::<Vec<_>>(), plain);
+        assert_eq!(Plan::new(Vec::new(), vec![0], 0, None).behind_warm_up(3).count(), 0);
     }
 }

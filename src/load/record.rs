@@ -49,10 +49,7 @@ pub struct Record {
     pub end_to_end: f64,
     /// From the sending to the end.
     pub service_time: f64,
-    /// Seconds between chunks of text; not part of the file.
-    #[serde(skip)]
-    pub gaps: Vec<f64>,
-    /// Mean of these.
+    /// Mean of the times between chunks of text; the times themselves are kept in a histogram, see [`super::gaps`].
     pub inter_token: Option<f64>,
     /// HTTP status.
     pub status: Option<u16>,
@@ -73,7 +70,10 @@ pub struct Record {
     pub chunks: usize,
     /// Whether there was no answer, only thoughts or nothing.
     pub empty_answer: bool,
-    /// Whether the answer is right; absent without a reference answer or an end.
+    /// Whether a thinking budget closed the thoughts; absent where the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_close: Option<bool>,
+    /// Whether the answer is right; a request that failed gave no right answer. Absent without a reference answer.
     pub correct: Option<bool>,
     /// The answer that the grader found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,7 +165,6 @@ impl Record {
             time_to_first_answer_token: Some(0.7),
             end_to_end: 1.1,
             service_time: 1.1,
-            gaps: vec![0.1; 10],
             inter_token: Some(0.1),
             status: Some(200),
             finish_reason: Some("stop".to_owned()),
@@ -176,6 +175,7 @@ impl Record {
             local_tokens: None,
             chunks: 13,
             empty_answer: false,
+            forced_close: None,
             correct: Some(true),
             extracted: None,
             cost: None,
@@ -206,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_back_without_their_gaps() {
+    fn lines_come_back() {
         let record = Record { error: Some("timeout".to_owned()), ..Record::sample("p", "low") };
         let line = serde_json::to_string(&record).unwrap();
         let read: Record = serde_json::from_str(&line).unwrap();
-        assert_eq!(read, Record { gaps: Vec::new(), ..record });
+        assert_eq!(read, record);
         assert!(!read.succeeded());
     }
 }

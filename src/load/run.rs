@@ -1,23 +1,20 @@
-//! A whole run: warm-up, then one stage with all efforts mixed, or a sweep with stages of single efforts.
+//! A whole run: one stage with all efforts mixed, or a sweep with stages of single efforts, each behind its warm-up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use super::client::Target;
-use super::cpu;
 use super::drive::{Driven, Pace, Sample, Stage, Watch, drive};
 use super::judge::Judge;
 use super::plan::Plan;
 use super::sweep::{Climb, Sweep};
 use super::throughput::Throughput;
-
-/// The repetition whose seeds warm-up requests take, which no measured request reaches.
-const WARM_UP: u64 = 1 << 40;
 
 /// The load of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,8 +38,9 @@ pub struct Settings {
     pub requests: Option<usize>,
     /// How long requests of a stage are sent.
     pub duration: Option<Duration>,
-    /// Requests before the measurement, which count for nothing.
-    pub warm_up: usize,
+    /// Requests before the measurement of a stage, under its load, which count for nothing. When absent, one of every user or
+    /// those of a second, and one of every effort at least.
+    pub warm_up: Option<usize>,
     /// Longest time of a request.
     pub timeout: Duration,
     /// Most requests under way at a time in an open loop.
@@ -58,9 +56,9 @@ pub struct StageRun {
     pub effort: Option<usize>,
     /// The load.
     pub pace: Pace,
-    /// When it began, in seconds since the run began.
+    /// When its measurement began, in seconds since the run began.
     pub began: f64,
-    /// How long it took.
+    /// How long it took, from there to the end of its last request.
     pub seconds: f64,
     /// What was done.
     pub throughput: Throughput,
@@ -84,9 +82,11 @@ pub struct Finished {
     pub stages: Vec<StageRun>,
     /// The peak of every effort, for a sweep.
     pub peaks: Vec<Peak>,
-    /// How long it took, without warm-up, in seconds.
+    /// How long its stages took, without warm-up, in seconds.
     pub seconds: f64,
-    /// Processor time of this process meanwhile, in seconds.
+    /// Warm-up requests of all stages.
+    pub warm_up: usize,
+    /// Processor time of this process in the stages, without warm-up, in seconds.
     pub cpu_seconds: Option<f64>,
     /// Requests under way when somebody asked to stop.
     pub abandoned: usize,
@@ -112,15 +112,16 @@ pub trait Observer: Send {
 /// Hands samples of one stage to the judge and tells the observer.
 struct Recording<'a> {
     stage: usize,
-    judge: Option<&'a Judge>,
+    judge: &'a Judge,
     observer: &'a mut dyn Observer,
 }
 
+#[async_trait]
 impl Watch for Recording<'_> {
-    fn sample(&mut self, sample: Sample) {
-        if let Some(judge) = self.judge {
+    async fn sample(&mut self, sample: Sample) {
+        if !sample.planned.is_warm_up() {
             self.observer.on_sample(&sample);
-            judge.submit(self.stage, sample);
+            self.judge.submit(self.stage, sample).await;
         }
     }
 
@@ -133,31 +134,15 @@ impl Watch for Recording<'_> {
     }
 }
 
-/// Warms `target` up with requests that count for nothing.
-pub async fn warm_up<T: Target>(target: &Arc<T>, settings: &Settings, observer: &mut dyn Observer) {
-    if settings.warm_up == 0 {
-        return;
-    }
-    let efforts = (0..settings.efforts).collect();
-    let plan = Plan::new(settings.prompts.clone(), efforts, settings.seed, Some(settings.warm_up));
-    let users = match &settings.shape {
-        Shape::Steady(Pace::Concurrency(users)) => *users,
-        _ => 1,
-    };
-    let stage = settings.stage(plan.from_repetition(WARM_UP), Pace::Concurrency(users));
-    let stage = Stage { duration: None, ..stage };
-    drive(target, stage, &mut Recording { stage: 0, judge: None, observer }).await;
-}
-
-/// Runs everything after the warm-up. `epoch` is the moment from which records count.
+/// Runs everything. `epoch` is the moment from which records count.
 pub async fn run<T: Target>(
     target: &Arc<T>,
     settings: &Settings,
     (judge, epoch): (&Judge, Instant),
     observer: &mut dyn Observer,
 ) -> Finished {
-    let cpu_before = cpu::seconds();
-    let mut runner = Runner { target, settings, judge, epoch, observer, stages: Vec::new(), abandoned: 0 };
+    let sums = Sums { warm_up: 0, abandoned: 0, cpu_seconds: Some(0.0) };
+    let mut runner = Runner { target, settings, judge, epoch, observer, stages: Vec::new(), sums };
     let peaks = match &settings.shape {
         Shape::Steady(pace) => {
             runner.stage(None, *pace, |_| false).await;
@@ -165,15 +150,9 @@ pub async fn run<T: Target>(
         }
         Shape::Sweep(sweep) => runner.sweep(sweep).await,
     };
-    let (stages, abandoned) = (runner.stages, runner.abandoned);
-    Finished {
-        stages,
-        peaks,
-        seconds: epoch.elapsed().as_secs_f64(),
-        cpu_seconds: cpu::seconds().zip(cpu_before).map(|(after, before)| after - before),
-        abandoned,
-        interrupted: observer.should_stop(),
-    }
+    let (stages, Sums { warm_up, abandoned, cpu_seconds }) = (runner.stages, runner.sums);
+    let seconds = stages.iter().map(|stage| stage.seconds).sum();
+    Finished { stages, peaks, seconds, warm_up, cpu_seconds, abandoned, interrupted: observer.should_stop() }
 }
 
 impl Settings {
@@ -196,6 +175,22 @@ impl Settings {
             (None, None) => Some(self.prompts.len() * efforts),
         }
     }
+
+    /// The requests before a stage with so many efforts that bring the server under its load.
+    fn warm_up(&self, efforts: usize, pace: Pace) -> usize {
+        let load = match pace {
+            Pace::Concurrency(users) => users,
+            Pace::Rate { per_second, .. } => per_second.ceil() as usize,
+        };
+        self.warm_up.unwrap_or(load.max(efforts))
+    }
+}
+
+/// What adds up over stages.
+struct Sums {
+    warm_up: usize,
+    abandoned: usize,
+    cpu_seconds: Option<f64>,
 }
 
 struct Runner<'a, T> {
@@ -205,7 +200,7 @@ struct Runner<'a, T> {
     epoch: Instant,
     observer: &'a mut dyn Observer,
     stages: Vec<StageRun>,
-    abandoned: usize,
+    sums: Sums,
 }
 
 impl<T: Target> Runner<'_, T> {
@@ -213,19 +208,21 @@ impl<T: Target> Runner<'_, T> {
     async fn stage(&mut self, effort: Option<usize>, pace: Pace, saturated: impl FnOnce(&Throughput) -> bool) {
         let efforts = effort.map_or_else(|| (0..self.settings.efforts).collect(), |effort| vec![effort]);
         let requests = self.settings.requests(efforts.len());
+        let warm_up = self.settings.warm_up(efforts.len(), pace);
         let plan = Plan::new(self.settings.prompts.clone(), efforts, self.settings.seed, requests);
+        let plan = plan.behind_warm_up(warm_up);
         self.observer.on_stage(effort, &pace, plan.remaining(), self.settings.duration);
-        let mut recording =
-            Recording { stage: self.stages.len(), judge: Some(self.judge), observer: &mut *self.observer };
+        let mut recording = Recording { stage: self.stages.len(), judge: self.judge, observer: &mut *self.observer };
         let driven: Driven = drive(self.target, self.settings.stage(plan, pace), &mut recording).await;
         let throughput = Throughput::of(&driven, pace);
-        let seconds = driven.timings.iter().map(|timing| timing.ended).fold(0.0, f64::max);
-        self.abandoned += driven.abandoned;
+        self.sums.warm_up += driven.warm_up;
+        self.sums.abandoned += driven.abandoned;
+        self.sums.cpu_seconds = self.sums.cpu_seconds.zip(driven.cpu_seconds).map(|(sum, more)| sum + more);
         self.stages.push(StageRun {
             effort,
             pace,
             began: driven.began.saturating_duration_since(self.epoch).as_secs_f64(),
-            seconds,
+            seconds: driven.ended(),
             throughput,
             saturated: saturated(&throughput),
         });
@@ -255,5 +252,34 @@ impl<T: Target> Runner<'_, T> {
         }
         let peak = |climb: &Climb| Peak { requests_per_second: climb.best(), saturated: climb.saturated() };
         climbs.iter().map(peak).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::arrival::Arrival;
+
+    #[test]
+    fn a_stage_is_warmed_up_under_its_own_load() {
+        let settings = Settings {
+            prompts: vec!["p".to_owned()],
+            efforts: 3,
+            shape: Shape::Steady(Pace::Concurrency(1)),
+            requests: None,
+            duration: None,
+            warm_up: None,
+            timeout: Duration::from_secs(1),
+            most_in_flight: 1,
+            seed: 0,
+        };
+        let rate = |per_second| Pace::Rate { per_second, arrival: Arrival::Poisson };
+        for (pace, requests) in
+            [(Pace::Concurrency(1), 3), (Pace::Concurrency(16), 16), (rate(0.5), 3), (rate(20.5), 21)]
+        {
+            assert_eq!(settings.warm_up(3, pace), requests, "{pace:?}");
+        }
+        assert_eq!(settings.warm_up(1, rate(0.5)), 1);
+        assert_eq!(Settings { warm_up: Some(0), ..settings }.warm_up(3, Pace::Concurrency(16)), 0);
     }
 }

@@ -1,4 +1,7 @@
 //! `summary.json`: everything a report says, from the records of a run. Pure: clock, host and address are handed in.
+//!
+//! Figures of an effort are of its requests. What was done *a second* belongs to whoever had the server to themselves: to the
+//! whole run where efforts were mixed, since their shares of it are those of the plan, and to the stage in a sweep.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +10,17 @@ use serde::{Deserialize, Serialize};
 use super::comparison::{Comparison, Estimate};
 use super::distribution::Distribution;
 use super::drive::Pace;
+use super::gaps::GapSpread;
 use super::goodput::Objectives;
+use super::judge::Judged;
 use super::metric::Metric;
 use super::record::{Record, TokenSource, compared};
 use super::run::{Finished, StageRun};
+use super::saturation::{self, Saturation};
 use crate::eval::statistics::{Tally, accuracy_interval};
 
 /// The name and version of this format.
-pub const SCHEMA: &str = "brevity.load-test/1";
+pub const SCHEMA: &str = "brevity.load-test/2";
 
 /// A run, as a report tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +35,12 @@ pub struct Summary {
     pub interrupted: bool,
     /// Requests under way at that moment, which count for nothing.
     pub abandoned: usize,
+    /// Requests before the measurement, in a sweep before that of every stage, which count for nothing.
+    pub warm_up: usize,
     /// What the generator itself took.
     pub generator: Generator,
+    /// What all efforts together got done a second; absent in a sweep, whose stages differ.
+    pub total: Option<Rates>,
     /// Every effort.
     pub efforts: Vec<EffortSummary>,
     /// Every other effort against the reference.
@@ -50,8 +60,8 @@ pub struct Head {
     pub version: String,
     /// The day, `2025-03-31`.
     pub date: String,
-    /// The command line.
-    pub command: Vec<String>,
+    /// The command line, quoted for a shell, without passwords.
+    pub command: String,
     /// Address of the server.
     pub url: String,
     /// The model that was asked for.
@@ -68,8 +78,6 @@ pub struct Head {
     pub seed: u64,
     /// The effort that the others are compared with.
     pub reference: String,
-    /// Requests before the measurement.
-    pub warm_up: usize,
     /// Longest time of a request, in seconds.
     pub timeout: f64,
     /// Limits behind the goodput, if there were any.
@@ -89,6 +97,8 @@ pub struct Generator {
     pub chunks_per_second: f64,
     /// How much later than intended requests were sent, in seconds.
     pub send_delay: Option<Distribution>,
+    /// Seconds for which users waited because grading had fallen behind.
+    pub grading_wait: f64,
 }
 
 /// One effort.
@@ -110,19 +120,30 @@ pub struct EffortSummary {
     pub truncated: usize,
     /// Generations that ended well with thoughts only, or nothing.
     pub empty_answers: usize,
+    /// Generations that ended well and whose thoughts a thinking budget closed; absent where the server does not say.
+    pub forced_closings: Option<usize>,
     /// Who counted the tokens, and for how many requests.
     pub token_sources: BTreeMap<TokenSource, usize>,
     /// Mean of (local count - server's count) / server's count, where both counted.
     pub token_count_difference: Option<f64>,
     /// What was measured of requests that ended well.
     pub metrics: BTreeMap<Metric, Distribution>,
-    /// Share of correct answers among graded ones.
+    /// Share of correct answers among graded ones, those of requests that ended well.
     pub accuracy: Option<Estimate>,
     /// Graded answers.
     pub graded: usize,
-    /// Requests that ended well, a second.
+    /// The same share with every request that failed counted as a wrong answer.
+    pub accuracy_with_failures: Option<Estimate>,
+    /// Share of all requests that ended well within the limits, if there are limits.
+    pub goodput: Option<f64>,
+}
+
+/// What was got done a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Requests that ended well, see [`super::throughput`].
     pub requests_per_second: f64,
-    /// Completion tokens a second.
+    /// Completion tokens: these requests times the mean tokens of one.
     pub tokens_per_second: f64,
     /// Requests within the limits.
     pub goodput: Option<Goodput>,
@@ -131,9 +152,9 @@ pub struct EffortSummary {
 /// Requests that were good enough.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Goodput {
-    /// Their share of all requests.
+    /// Their share of all requests, failed ones included.
     pub share: f64,
-    /// How many of them a second.
+    /// How many of them a second: answered requests times the part of these that are good.
     pub requests_per_second: f64,
 }
 
@@ -146,10 +167,9 @@ pub struct StageSummary {
     pub users: Option<usize>,
     /// Requests a second that were asked for, in an open loop.
     pub offered: Option<f64>,
-    /// Requests a second that were answered.
-    pub achieved: f64,
-    /// Completion tokens a second.
-    pub tokens_per_second: f64,
+    /// What was got done.
+    #[serde(flatten)]
+    pub rates: Rates,
     /// By how many requests a second the queue grew, in an open loop.
     pub queue_growth: Option<f64>,
     /// Whether it was beyond saturation.
@@ -162,23 +182,6 @@ pub struct StageSummary {
     pub end_to_end: Option<Distribution>,
     /// Time to the first token.
     pub time_to_first_token: Option<Distribution>,
-    /// Requests within the limits.
-    pub goodput: Option<Goodput>,
-}
-
-/// What the server can do under one effort.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Saturation {
-    /// The effort.
-    pub effort: String,
-    /// The most requests a second.
-    pub requests_per_second: f64,
-    /// Whether the server was saturated; otherwise it can do more.
-    pub reached: bool,
-    /// How many people it serves who each ask once in `user_interval` seconds.
-    pub users: f64,
-    /// The same over that of the reference.
-    pub over_reference: Option<f64>,
 }
 
 /// What was aimed at, besides [`Head`].
@@ -191,68 +194,71 @@ pub struct Aims<'a> {
 
 impl Summary {
     /// The summary of a run.
-    pub fn of(head: Head, aims: &Aims<'_>, run: &Finished, records: &[Record]) -> Self {
+    pub fn of(head: Head, aims: &Aims<'_>, run: &Finished, judged: &Judged) -> Self {
+        let records = judged.records.as_slice();
         let is_sweep = !run.peaks.is_empty();
         let others = compared(records, &head.reference);
         let comparisons =
             aims.efforts.iter().filter(|effort| **effort != head.reference).map(|effort| {
                 Comparison::of((effort, &compared(records, effort)), (&head.reference, &others), head.seed)
             });
-        let summaries = aims.efforts.iter().map(|effort| {
-            let records = compared(records, effort);
-            let seconds = if is_sweep { span(&records) } else { run.seconds };
-            EffortSummary::of(effort, &records, seconds, aims.objectives)
+        let summaries = aims.efforts.iter().map(|effort| EffortSummary::of(effort, judged, aims.objectives));
+        let total = run.stages.first().filter(|_| !is_sweep).map(|stage| {
+            let all: Vec<&Record> = records.iter().collect();
+            Rates::of(stage.throughput.requests_per_second, &all, aims.objectives)
         });
         let stages = run.stages.iter().enumerate().filter(|_| is_sweep);
+        let stages: Vec<StageSummary> =
+            stages.map(|(index, stage)| StageSummary::of(index, stage, aims, records)).collect();
         let chunks = records.iter().map(|record| record.chunks).sum();
         Self {
             schema: SCHEMA.to_owned(),
             seconds: run.seconds,
             interrupted: run.interrupted,
             abandoned: run.abandoned,
+            warm_up: run.warm_up,
             generator: Generator {
                 cores_busy: run.cpu_seconds.filter(|_| run.seconds > 0.0).map(|cpu| cpu / run.seconds),
                 chunks,
                 chunks_per_second: per_second(chunks as f64, run.seconds),
                 send_delay: Distribution::of(records.iter().map(|r| (r.sent - r.intended).max(0.0)).collect()),
+                grading_wait: judged.waited.as_secs_f64(),
             },
+            total,
             efforts: summaries.collect(),
             comparisons: comparisons.collect(),
-            stages: stages.map(|(index, stage)| StageSummary::of(index, stage, aims, records)).collect(),
-            saturation: saturation(&head, aims, run),
+            saturation: saturation::of(&head, aims, run, &stages),
+            stages,
             head,
         }
     }
-}
-
-/// Seconds from the first sending to the last end.
-fn span(records: &[&Record]) -> f64 {
-    let began = records.iter().map(|record| record.intended).fold(f64::INFINITY, f64::min);
-    let ended = records.iter().map(|record| record.intended + record.end_to_end).fold(0.0, f64::max);
-    if ended > began { ended - began } else { 0.0 }
 }
 
 fn per_second(count: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { count / seconds } else { 0.0 }
 }
 
-fn goodput(records: &[&Record], objectives: Option<&Objectives>, seconds: f64) -> Option<Goodput> {
+/// Share of all requests that were within the limits.
+fn good_share(records: &[&Record], objectives: Option<&Objectives>) -> Option<f64> {
     let objectives = objectives.filter(|_| !records.is_empty())?;
     let good = records.iter().filter(|record| objectives.met(record)).count() as f64;
-    Some(Goodput { share: good / records.len() as f64, requests_per_second: per_second(good, seconds) })
+    Some(good / records.len() as f64)
 }
 
-fn saturation(head: &Head, aims: &Aims<'_>, run: &Finished) -> Vec<Saturation> {
-    let reference = aims.efforts.iter().position(|effort| *effort == head.reference);
-    let below = reference.and_then(|index| run.peaks.get(index)).map(|peak| peak.requests_per_second);
-    let one = |(effort, peak): (&String, &super::run::Peak)| Saturation {
-        effort: effort.clone(),
-        requests_per_second: peak.requests_per_second,
-        reached: peak.saturated,
-        users: peak.requests_per_second * head.user_interval,
-        over_reference: below.filter(|&below| below > 0.0).map(|below| peak.requests_per_second / below),
-    };
-    aims.efforts.iter().zip(&run.peaks).map(one).collect()
+impl Rates {
+    /// From the requests a second that were answered, and all requests.
+    fn of(requests_per_second: f64, records: &[&Record], objectives: Option<&Objectives>) -> Self {
+        let answered = records.iter().filter(|record| record.succeeded());
+        let (count, tokens) = answered
+            .fold((0.0, 0.0), |(count, tokens), record| (count + 1.0, tokens + record.tokens.unwrap_or(0) as f64));
+        let of_answered = |amount: f64| if count > 0.0 { requests_per_second * amount / count } else { 0.0 };
+        let goodput = |share: f64| Goodput { share, requests_per_second: of_answered(share * records.len() as f64) };
+        Self {
+            requests_per_second,
+            tokens_per_second: of_answered(tokens),
+            goodput: good_share(records, objectives).map(goodput),
+        }
+    }
 }
 
 fn count<T: Ord>(keys: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
@@ -264,27 +270,22 @@ fn count<T: Ord>(keys: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
 }
 
 impl EffortSummary {
-    /// The summary of an effort from its records, which took so many seconds.
-    pub fn of(effort: &str, records: &[&Record], seconds: f64, objectives: Option<&Objectives>) -> Self {
+    /// The summary of an effort from its records.
+    pub fn of(effort: &str, judged: &Judged, objectives: Option<&Objectives>) -> Self {
+        let records = compared(&judged.records, effort);
         let succeeded: Vec<&Record> = records.iter().copied().filter(|record| record.succeeded()).collect();
+        let stage = records.first().map_or(0, |record| record.stage);
+        let gaps = judged.gaps.get(&(stage, effort.to_owned()));
         let metric = |metric: Metric| {
-            let values: Vec<f64> = match metric {
-                Metric::InterToken => succeeded.iter().flat_map(|record| record.gaps.iter().copied()).collect(),
-                metric => succeeded.iter().filter_map(|record| record.value(metric)).collect(),
+            let distribution = match metric {
+                Metric::InterToken => gaps.and_then(GapSpread::distribution),
+                metric => Distribution::of(succeeded.iter().filter_map(|record| record.value(metric)).collect()),
             };
-            Some((metric, Distribution::of(values)?))
+            Some((metric, distribution?))
         };
-        let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
-        for record in &succeeded {
-            if let Some(correct) = record.correct {
-                let tally = tallies.entry(&record.prompt).or_insert(Tally { correct: 0, samples: 0 });
-                tally.samples += 1;
-                tally.correct += usize::from(correct);
-            }
-        }
-        let accuracy = accuracy_interval(&tallies.values().copied().collect::<Vec<_>>());
+        let accuracy = accuracy(&succeeded);
+        let told: Vec<bool> = succeeded.iter().filter_map(|record| record.forced_close).collect();
         let differences: Vec<f64> = succeeded.iter().filter_map(|record| token_difference(record)).collect();
-        let tokens: u64 = succeeded.iter().filter_map(|record| record.tokens).sum();
         Self {
             effort: effort.to_owned(),
             models: count(records.iter().filter_map(|record| record.model.clone())).into_keys().collect(),
@@ -294,17 +295,31 @@ impl EffortSummary {
             finish_reasons: count(succeeded.iter().filter_map(|record| record.finish_reason.clone())),
             truncated: succeeded.iter().filter(|record| record.is_truncated()).count(),
             empty_answers: succeeded.iter().filter(|record| record.empty_answer).count(),
+            forced_closings: (!told.is_empty()).then(|| told.iter().filter(|&&forced| forced).count()),
             token_sources: count(succeeded.iter().filter_map(|record| record.token_source)),
             token_count_difference: (!differences.is_empty())
                 .then(|| differences.iter().sum::<f64>() / differences.len() as f64),
             metrics: Metric::ALL.into_iter().filter_map(metric).collect(),
-            accuracy: accuracy.map(|(value, interval)| Estimate { value, interval: Some(interval) }),
-            graded: tallies.values().map(|tally| tally.samples).sum(),
-            requests_per_second: per_second(succeeded.len() as f64, seconds),
-            tokens_per_second: per_second(tokens as f64, seconds),
-            goodput: goodput(records, objectives, seconds),
+            accuracy,
+            graded: succeeded.iter().filter(|record| record.correct.is_some()).count(),
+            accuracy_with_failures: self::accuracy(&records),
+            goodput: good_share(&records, objectives),
         }
     }
+}
+
+/// The share of correct answers, prompts being what varies.
+fn accuracy(records: &[&Record]) -> Option<Estimate> {
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    for record in records {
+        if let Some(correct) = record.correct {
+            let tally = tallies.entry(&record.prompt).or_insert(Tally { correct: 0, samples: 0 });
+            tally.samples += 1;
+            tally.correct += usize::from(correct);
+        }
+    }
+    let (value, interval) = accuracy_interval(&tallies.into_values().collect::<Vec<_>>())?;
+    Some(Estimate { value, interval: Some(interval) })
 }
 
 /// By how much the local count of tokens differs from the server's.
@@ -318,7 +333,6 @@ impl StageSummary {
         let records: Vec<&Record> = records.iter().filter(|record| record.stage == index).collect();
         let succeeded = || records.iter().filter(|record| record.succeeded());
         let values = |metric: Metric| Distribution::of(succeeded().filter_map(|r| r.value(metric)).collect());
-        let tokens: u64 = succeeded().filter_map(|record| record.tokens).sum();
         let (users, offered) = match stage.pace {
             Pace::Concurrency(users) => (Some(users), None),
             Pace::Rate { per_second, .. } => (None, Some(per_second)),
@@ -327,23 +341,26 @@ impl StageSummary {
             effort: stage.effort.and_then(|effort| aims.efforts.get(effort)).cloned().unwrap_or_default(),
             users,
             offered,
-            achieved: stage.throughput.requests_per_second,
-            tokens_per_second: per_second(tokens as f64, stage.seconds),
+            rates: Rates::of(stage.throughput.requests_per_second, &records, aims.objectives),
             queue_growth: stage.throughput.queue_growth,
             saturated: stage.saturated,
             requests: records.len(),
             failed: records.len() - succeeded().count(),
             end_to_end: values(Metric::EndToEnd),
             time_to_first_token: values(Metric::TimeToFirstToken),
-            goodput: goodput(&records, aims.objectives, stage.seconds),
         }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
     use crate::load::drive::Pace;
+    use crate::load::gaps::Gaps;
     use crate::load::run::Peak;
     use crate::load::throughput::Throughput;
     use crate::load::{page, table};
@@ -354,7 +371,7 @@ pub(crate) mod tests {
             name: "test".to_owned(),
             version: "1.2.3".to_owned(),
             date: "2025-03-31".to_owned(),
-            command: ["serve", "load-test", "--url", "http://127.0.0.1:8080/v1"].map(str::to_owned).to_vec(),
+            command: "serve load-test --url http://127.0.0.1:8080/v1".to_owned(),
             url: "http://127.0.0.1:8080/v1".to_owned(),
             model: "mini".to_owned(),
             host: "linux x86_64, 2 cores".to_owned(),
@@ -363,28 +380,43 @@ pub(crate) mod tests {
             load: "2 users".to_owned(),
             seed: 0,
             reference: "high".to_owned(),
-            warm_up: 2,
             timeout: 60.0,
             objectives: None,
             user_interval: 60.0,
         }
     }
 
+    /// What a judge would have found, with three gaps of a tenth of its time in every answer that ended well.
+    pub fn judged(records: &[Record]) -> Judged {
+        let mut judged = Judged { records: records.to_vec(), ..Judged::default() };
+        let start = Instant::now();
+        for record in records.iter().filter(|record| record.succeeded()) {
+            let mut gaps = Gaps::default();
+            (0..4).for_each(|chunk| gaps.chunk(start + Duration::from_secs_f64(record.end_to_end) * chunk / 10));
+            let key = (record.stage, record.effort.clone());
+            judged.gaps.entry(key).or_insert_with(|| GapSpread::new().unwrap()).add(&gaps);
+        }
+        judged
+    }
+
     /// The summary of a mixed run of ten seconds.
     pub fn summary(head: Head, efforts: &[&str], records: &[Record]) -> Summary {
         let efforts: Vec<String> = efforts.iter().map(|&effort| effort.to_owned()).collect();
-        let throughput = Throughput { requests_per_second: 1.0, queue_growth: None, kept_up: None };
+        let answered = records.iter().filter(|record| record.succeeded()).count();
+        let throughput = Throughput { requests_per_second: answered as f64 / 10.0, queue_growth: None, kept_up: None };
         let pace = Pace::Concurrency(2);
         let stage = StageRun { effort: None, pace, began: 0.0, seconds: 10.0, throughput, saturated: false };
         let run = Finished {
             stages: vec![stage],
             peaks: Vec::new(),
             seconds: 10.0,
+            warm_up: 2,
             cpu_seconds: Some(0.5),
             abandoned: 0,
             interrupted: false,
         };
-        Summary::of(head, &Aims { efforts: &efforts, objectives: Some(&"e2e:1s".parse().unwrap()) }, &run, records)
+        let aims = Aims { efforts: &efforts, objectives: Some(&"e2e:1s".parse().unwrap()) };
+        Summary::of(head, &aims, &run, &judged(records))
     }
 
     /// Twenty prompts under two efforts, and two failures.
@@ -395,7 +427,7 @@ pub(crate) mod tests {
             end_to_end: scale as f64 * (0.1 + 0.01 * index as f64),
             time_to_first_token: Some(0.01 * (1 + index % 3) as f64),
             time_to_first_answer_token: Some(0.05 * scale as f64),
-            gaps: vec![0.01 * scale as f64; 3],
+            forced_close: (effort == "low").then_some(index.is_multiple_of(10)),
             correct: Some(index > 2 || (index == 2 && effort == "high")),
             finish_reason: Some(if index == 19 { "length" } else { "stop" }.to_owned()),
             model: Some("mini".to_owned()),
@@ -403,8 +435,9 @@ pub(crate) mod tests {
         };
         let mut records: Vec<Record> =
             (0..20).flat_map(|index| [one(index, "low", 1), one(index, "high", 4)]).collect();
-        records[6].error = Some("timeout".to_owned());
-        records[9].error = Some("http 503".to_owned());
+        for (index, error) in [(6, "timeout"), (9, "http 503")] {
+            (records[index].error, records[index].correct) = (Some(error.to_owned()), Some(false));
+        }
         records
     }
 
@@ -438,11 +471,18 @@ pub(crate) mod tests {
         assert!((times.p50 - 0.20).abs() < 1e-12 && (times.max - 0.29).abs() < 1e-12);
         assert_eq!(low.metrics[&Metric::InterToken].count, 57);
         assert!((low.accuracy.unwrap().value - 16.0 / 19.0).abs() < 1e-12);
-        assert_eq!(low.requests_per_second, 1.9);
-        assert_eq!(low.goodput.unwrap().share, 0.95);
+        assert!((low.accuracy_with_failures.unwrap().value - 16.0 / 20.0).abs() < 1e-12);
+        assert_eq!((low.forced_closings, summary.efforts[1].forced_closings), (Some(2), None));
+        assert_eq!(low.goodput, Some(0.95));
+        // 19 + 19 answers in ten seconds, of which 377 + 1504 tokens; nineteen and fifteen are within a second.
+        let total = summary.total.unwrap();
+        assert_eq!(total.requests_per_second, 3.8);
+        assert!((total.tokens_per_second - 188.1).abs() < 1e-9, "{total:?}");
+        let goodput = total.goodput.unwrap();
+        assert!((goodput.share - 0.85).abs() < 1e-12 && (goodput.requests_per_second - 3.4).abs() < 1e-12);
         let comparison = &summary.comparisons[0];
         assert_eq!((comparison.pairs, comparison.effort.as_str()), (18, "low"));
-        assert!((comparison.split.unwrap().tokens.value - 0.25).abs() < 1e-12);
+        assert_eq!(comparison.split.unwrap().pairs, 18);
         assert_eq!(summary.generator.cores_busy, Some(0.05));
     }
 
@@ -480,6 +520,7 @@ pub(crate) mod tests {
                 Peak { requests_per_second: 2.0, saturated: false },
             ],
             seconds: 40.0,
+            warm_up: 4,
             cpu_seconds: None,
             abandoned: 1,
             interrupted: true,
@@ -487,14 +528,16 @@ pub(crate) mod tests {
         let record =
             |stage: usize, effort: &str, end: f64| Record { stage, end_to_end: end, ..Record::sample("p", effort) };
         let records = [record(0, "high", 2.0), record(1, "low", 1.0), record(2, "low", 90.0), record(3, "high", 95.0)];
-        let summary = Summary::of(head(), &Aims { efforts: &efforts, objectives: None }, &run, &records);
+        let aims = Aims { efforts: &efforts, objectives: None };
+        let summary = Summary::of(head(), &aims, &run, &judged(&records));
         assert_eq!(summary.efforts[0].metrics[&Metric::EndToEnd].max, 1.0);
         assert_eq!(summary.efforts[1].metrics[&Metric::EndToEnd].max, 2.0);
         assert_eq!(summary.comparisons[0].pairs, 1);
         assert_eq!(summary.stages.len(), 4);
         assert!(summary.stages[2].saturated && summary.stages[2].offered == Some(9.0));
         let low = &summary.saturation[0];
-        assert_eq!((low.users, low.over_reference, low.reached), (480.0, Some(4.0), true));
+        assert_eq!((low.peak.users, low.peak.over_reference, low.peak.reached), (480.0, Some(4.0), true));
+        assert_eq!((low.within_limits, summary.total), (None, None));
         let text = table::terminal(&summary);
         assert!(text.contains("≥ 2.00") && text.contains("4.00 ×") && text.contains("1 request under way"), "{text}");
         let html = page::html(&summary, &records).unwrap();

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::comparison::{Comparison, Estimate};
 use super::metric::{Metric, Statistic};
-use super::summary::{EffortSummary, Summary};
+use super::saturation::Capacity;
+use super::split::Split;
+use super::summary::{EffortSummary, Rates, Summary};
 use crate::report::{Align, Table, number};
 
 /// The whole report as text.
@@ -47,7 +49,7 @@ pub fn heading(summary: &Summary) -> String {
         head.load,
         number::grouped(all as f64),
         seconds(summary.seconds),
-        head.warm_up
+        summary.warm_up
     )
 }
 
@@ -94,22 +96,26 @@ fn figures(summary: &Summary) -> Table {
 
 /// A ratio as the change it is, with its interval: `−61.0 % (−64.2 … −57.1)`.
 pub fn change(ratio: Option<Estimate>) -> String {
-    let Some(Estimate { value, interval }) = ratio else { return "–".to_owned() };
-    let ends = interval.map_or_else(String::new, |interval| {
-        let end = |end: f64| number::signed((end - 1.0) * 100.0, 1);
-        format!(" ({} … {})", end(interval.low), end(interval.high))
-    });
-    format!("{}{ends}", number::signed_percent(value - 1.0, 1))
+    signed(ratio, 1.0, " %")
+}
+
+/// A part of a change with its interval: `−55.1 % (−60.2 … −50.0)`.
+fn part(share: Option<Estimate>) -> String {
+    signed(share, 0.0, " %")
 }
 
 /// A difference of shares in points: `−0.8 (−2.1 … +0.5)`.
 pub fn points(difference: Option<Estimate>) -> String {
-    let Some(Estimate { value, interval }) = difference else { return "–".to_owned() };
-    let ends = interval.map_or_else(String::new, |interval| {
-        let end = |end: f64| number::signed(end * 100.0, 1);
-        format!(" ({} … {})", end(interval.low), end(interval.high))
-    });
-    format!("{}{ends}", number::signed(value * 100.0, 1))
+    signed(difference, 0.0, "")
+}
+
+/// Hundredfold and with a sign, counted from `nothing`.
+fn signed(estimate: Option<Estimate>, nothing: f64, unit: &str) -> String {
+    let Some(Estimate { value, interval }) = estimate else { return "–".to_owned() };
+    let shown = |value: f64| number::signed((value - nothing) * 100.0, 1);
+    let ends =
+        interval.map_or_else(String::new, |interval| format!(" ({} … {})", shown(interval.low), shown(interval.high)));
+    format!("{}{unit}{ends}", shown(value))
 }
 
 /// One column an effort, because a row of all these figures is wider than a terminal.
@@ -127,8 +133,10 @@ fn savings(summary: &Summary) -> Table {
     row("pairs", &|comparison| number::grouped(comparison.pairs as f64));
     row("tokens, mean", &ratio(Metric::Tokens, Statistic::Mean));
     row("end to end, mean", &ratio(Metric::EndToEnd, Statistic::Mean));
-    row("  by fewer tokens", &|comparison| change(comparison.split.map(|split| split.tokens)));
-    row("  by faster tokens", &|comparison| change(comparison.split.map(|split| split.time_per_token)));
+    let of_split = |of: fn(Split) -> Estimate| move |comparison: &Comparison| part(comparison.split.map(of));
+    row("  from the first token", &of_split(|split| split.first_token));
+    row("  from fewer tokens", &of_split(|split| split.tokens));
+    row("  from faster tokens", &of_split(|split| split.time_per_token));
     row("end to end, p50", &ratio(Metric::EndToEnd, Statistic::P50));
     row("end to end, p95", &ratio(Metric::EndToEnd, Statistic::P95));
     row("first token, p50", &ratio(Metric::TimeToFirstToken, Statistic::P50));
@@ -145,37 +153,38 @@ fn outcomes(summary: &Summary) -> Table {
         ("requests", Align::Right),
         ("failed", Align::Right),
         ("cut off", Align::Right),
+        ("closed by budget", Align::Right),
         ("empty", Align::Right),
         ("accuracy", Align::Left),
+        ("failed as wrong", Align::Left),
         ("goodput", Align::Right),
-        ("requests/s", Align::Right),
-        ("tokens/s", Align::Right),
         ("failures", Align::Left),
     ]);
+    let is_whole = summary.efforts.iter().all(|effort| effort.succeeded == effort.requests);
     for effort in &summary.efforts {
-        let accuracy = effort.accuracy.map_or_else(
-            || "–".to_owned(),
-            |Estimate { value, interval }| {
-                let ends = interval.map_or_else(String::new, |interval| {
-                    format!(" ({:.1} … {:.1})", interval.low * 100.0, interval.high * 100.0)
-                });
-                format!("{}{ends}", number::percent(value, 1))
-            },
-        );
+        let or_nothing = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
         table.push([
             effort.effort.clone(),
             number::grouped(effort.requests as f64),
             number::grouped((effort.requests - effort.succeeded) as f64),
             number::grouped(effort.truncated as f64),
+            or_nothing(effort.forced_closings.map(|closed| number::grouped(closed as f64))),
             number::grouped(effort.empty_answers as f64),
-            accuracy,
-            effort.goodput.map_or_else(|| "–".to_owned(), |goodput| number::percent(goodput.share, 1)),
-            rate(effort.requests_per_second),
-            rate(effort.tokens_per_second),
+            or_nothing(effort.accuracy.map(share)),
+            // Where nothing failed it is the same.
+            or_nothing(effort.accuracy_with_failures.filter(|_| !is_whole).map(share)),
+            or_nothing(effort.goodput.map(|goodput| number::percent(goodput, 1))),
             failures(effort),
         ]);
     }
     table.without_empty("–")
+}
+
+/// A share with its interval: `84.2 % (62.4 … 94.5)`.
+fn share(Estimate { value, interval }: Estimate) -> String {
+    let ends = interval
+        .map_or_else(String::new, |interval| format!(" ({:.1} … {:.1})", interval.low * 100.0, interval.high * 100.0));
+    format!("{}{ends}", number::percent(value, 1))
 }
 
 /// The kinds of failures with their counts: `timeout 3, http 503 1`.
@@ -219,12 +228,12 @@ fn sweep(summary: &Summary) -> Table {
             table.push([
                 stage.effort.clone(),
                 load,
-                rate(stage.achieved),
-                rate(stage.tokens_per_second),
+                rate(stage.rates.requests_per_second),
+                rate(stage.rates.tokens_per_second),
                 time(stage.end_to_end.map(|times| times.p50)),
                 time(stage.end_to_end.map(|times| times.p95)),
                 time(stage.time_to_first_token.map(|times| times.p50)),
-                stage.goodput.map_or_else(|| "–".to_owned(), |goodput| number::percent(goodput.share, 1)),
+                stage.rates.goodput.map_or_else(|| "–".to_owned(), |goodput| number::percent(goodput.share, 1)),
                 number::grouped(stage.failed as f64),
                 if stage.saturated { "saturated".to_owned() } else { String::new() },
             ]);
@@ -233,42 +242,70 @@ fn sweep(summary: &Summary) -> Table {
     table.without_empty("–")
 }
 
+/// A row for each question: how much within the limits, and how much at all.
 fn saturation(summary: &Summary) -> Table {
     let interval = Duration::try_from_secs_f64(summary.head.user_interval).unwrap_or_default();
-    let users = format!("users, a request each in {interval:?}");
-    let over = format!("against {}", summary.head.reference);
     let mut table = Table::new([
         ("effort".to_owned(), Align::Left),
+        ("how much".to_owned(), Align::Left),
         ("requests/s".to_owned(), Align::Right),
-        (users, Align::Right),
-        (over, Align::Right),
+        ("tokens/s".to_owned(), Align::Right),
+        (format!("users, a request each in {interval:?}"), Align::Right),
+        (format!("against {}", summary.head.reference), Align::Right),
     ]);
-    for peak in &summary.saturation {
-        let more = if peak.reached { "" } else { "≥ " };
-        table.push([
-            peak.effort.clone(),
-            format!("{more}{}", rate(peak.requests_per_second)),
-            format!("{more}{}", number::grouped(peak.users)),
-            peak.over_reference.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")),
-        ]);
+    let limits = summary.head.objectives.as_deref().unwrap_or_default();
+    for saturation in &summary.saturation {
+        let good = saturation.within_limits.map(|good| (format!("95 % within {limits}"), good));
+        let peak = ("at most, however slow".to_owned(), saturation.peak);
+        for (index, (what, capacity)) in good.into_iter().chain([peak]).enumerate() {
+            let Capacity { requests_per_second, tokens_per_second, users, over_reference, reached } = capacity;
+            let more = if reached { "" } else { "≥ " };
+            table.push([
+                if index == 0 { saturation.effort.clone() } else { String::new() },
+                what,
+                format!("{more}{}", rate(requests_per_second)),
+                format!("{more}{}", rate(tokens_per_second)),
+                format!("{more}{}", number::grouped(users)),
+                over_reference.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")),
+            ]);
+        }
     }
     table
+}
+
+/// What all efforts together got done: `Answered: 3.80 requests/s and 188 tokens/s, 3.40 requests/s within the limits.`
+fn total(summary: &Summary, rates: Rates) -> String {
+    let (requests, tokens) = (rate(rates.requests_per_second), rate(rates.tokens_per_second));
+    let good = rates.goodput.map_or_else(String::new, |goodput| {
+        let (good, share) = (rate(goodput.requests_per_second), number::percent(goodput.share, 1));
+        format!("; within the limits {good} requests/s ({share} of all)")
+    });
+    let mixed =
+        if summary.efforts.len() > 1 { ", all efforts together (what each can do alone, --sweep shows)" } else { "" };
+    format!("Answered: {requests} requests/s and {tokens} tokens/s{mixed}{good}.")
 }
 
 /// What a reader should know before believing the tables.
 pub fn notes(summary: &Summary) -> Vec<String> {
     let mut notes: Vec<String> = summary.comparisons.iter().filter_map(saving).collect();
+    notes.extend(summary.total.map(|rates| total(summary, rates)));
     if summary.interrupted {
         notes.push(format!("Ended before its time; {} under way left out.", count(summary.abandoned, "request")));
     }
     let generator = &summary.generator;
     let busy = generator.cores_busy.map_or_else(|| "unknown".to_owned(), |cores| format!("{cores:.2} cores"));
-    let delay = generator.send_delay.map_or_else(|| "–".to_owned(), |delay| seconds(delay.p99));
+    let delay = generator.send_delay.map_or_else(String::new, |delay| {
+        format!(", requests sent {} late at p99, {} at most", seconds(delay.p99), seconds(delay.max))
+    });
     notes.push(format!(
-        "Generator: {busy} busy, {} chunks ({}/s), sent at most {delay} late (p99).",
+        "Generator: {busy} busy, {} chunks ({}/s){delay}.",
         number::grouped(generator.chunks as f64),
         number::grouped(generator.chunks_per_second)
     ));
+    if generator.grading_wait > 0.0 {
+        let wait = seconds(generator.grading_wait);
+        notes.push(format!("Grading fell behind: users waited {wait} for it, so requests/s are too low."));
+    }
     for effort in &summary.efforts {
         let sources: Vec<String> = effort
             .token_sources
@@ -295,10 +332,11 @@ pub fn notes(summary: &Summary) -> Vec<String> {
 fn saving(comparison: &Comparison) -> Option<String> {
     let faster = |statistic| comparison.ratio(Metric::EndToEnd, statistic).map(|ratio| 1.0 / ratio.value);
     let (median, tail) = (faster(Statistic::P50)?, faster(Statistic::P95)?);
-    let times = |ratio: Estimate| format!("{:.2} ×", 1.0 / ratio.value);
     let part = comparison.split.map_or_else(String::new, |split| {
-        let (all, fewer, faster) = (times(split.end_to_end), times(split.tokens), times(split.time_per_token));
-        format!("; at the mean {all}: {fewer} by fewer tokens, times {faster} by faster tokens")
+        let of = |change: f64| number::signed_percent(change, 1);
+        let (all, first) = (of(split.end_to_end.value - 1.0), of(split.first_token.value));
+        let (fewer, faster) = (of(split.tokens.value), of(split.time_per_token.value));
+        format!("; mean time {all}, of that {first} from the first token, {fewer} from fewer tokens, {faster} from faster tokens")
     });
     let accuracy = comparison.accuracy_difference.map_or_else(String::new, |difference| {
         format!(", accuracy {} points", number::signed(difference.value * 100.0, 1))
@@ -336,6 +374,8 @@ mod tests {
         assert_eq!(change(Some(Estimate { value: 0.39, interval })), "−61.0 % (−64.2 … −57.1)");
         assert_eq!(change(Some(Estimate { value: 1.0, interval: None })), "±0.0 %");
         assert_eq!(change(None), "–");
+        let interval = Some(Interval { low: -0.602, high: -0.5 });
+        assert_eq!(part(Some(Estimate { value: -0.551, interval })), "−55.1 % (−60.2 … −50.0)");
         let interval = Some(Interval { low: -0.021, high: 0.005 });
         assert_eq!(points(Some(Estimate { value: -0.008, interval })), "−0.8 (−2.1 … +0.5)");
     }

@@ -1,4 +1,7 @@
 //! How much a stage got done a second, and whether it was more than the server can do.
+//!
+//! Requests of the warm-up that were still under way when the measurement began are part of what the server did in it, so
+//! they count here, and only here.
 
 use super::drive::{Driven, Pace, Timing};
 
@@ -24,13 +27,14 @@ impl Throughput {
     /// Measures a stage.
     pub fn of(driven: &Driven, pace: Pace) -> Self {
         let Pace::Rate { .. } = pace else {
-            let requests_per_second = rate(&driven.timings, driven.sending);
+            let requests_per_second = rate(&driven.timings, driven.sending, driven.ended());
             return Self { requests_per_second, queue_growth: None, kept_up: None };
         };
         // Of requests that queue in the server nobody knows what part is done, so only whole ones count; a server with a
         // queue is busy until the last.
-        let last = driven.timings.iter().map(|timing| timing.ended).fold(0.0, f64::max);
-        let succeeded = driven.timings.iter().filter(|timing| timing.succeeded).count() as f64;
+        let last = driven.ended();
+        let within = |timing: &&Timing| timing.succeeded && timing.ended <= last;
+        let succeeded = driven.timings.iter().filter(within).count() as f64;
         let requests_per_second = if last > 0.0 { succeeded / last } else { 0.0 };
         let (from, to) = (driven.sending / 2.0, driven.sending);
         let within = |moment: f64| moment > from && moment <= to;
@@ -58,8 +62,7 @@ impl Throughput {
 /// A request that began or ended outside counts with the part of its time that lies inside: neither the ramp at the
 /// beginning nor the tail at the end, when users are missing, is taken for a slow server. Where all requests were sent at
 /// once there is no such time, and the whole is taken.
-fn rate(timings: &[Timing], sending: f64) -> f64 {
-    let last = timings.iter().map(|timing| timing.ended).fold(0.0, f64::max);
+fn rate(timings: &[Timing], sending: f64, last: f64) -> f64 {
     let window = if sending > last / 2.0 { sending } else { last };
     if window <= 0.0 {
         return 0.0;
@@ -69,7 +72,7 @@ fn rate(timings: &[Timing], sending: f64) -> f64 {
         if length <= 0.0 {
             return f64::from(u8::from(timing.ended <= window));
         }
-        ((timing.ended.min(window) - timing.sent) / length).clamp(0.0, 1.0)
+        ((timing.ended.min(window) - timing.sent.max(0.0)) / length).clamp(0.0, 1.0)
     };
     timings.iter().filter(|timing| timing.succeeded).map(part).sum::<f64>() / window
 }
@@ -80,10 +83,17 @@ mod tests {
     use crate::load::arrival::Arrival;
 
     fn driven(times: &[(f64, f64)]) -> Driven {
-        let timing = |&(sent, ended): &(f64, f64)| Timing { intended: sent, sent, ended, succeeded: true };
+        let timing = |&(sent, ended): &(f64, f64)| Timing {
+            is_measured: sent >= 0.0,
+            intended: sent,
+            sent,
+            ended,
+            succeeded: true,
+        };
         let sending = times.iter().map(|time| time.0).fold(0.0, f64::max);
         let began = tokio::time::Instant::now();
-        Driven { began, sending, timings: times.iter().map(timing).collect(), abandoned: 0 }
+        let timings = times.iter().map(timing).collect();
+        Driven { began, sending, timings, abandoned: 0, warm_up: 0, cpu_seconds: None }
     }
 
     #[test]
@@ -100,6 +110,20 @@ mod tests {
         let once = [(0.0, 1.0), (0.0, 2.0), (0.0, 3.0), (0.0, 4.0)];
         assert_eq!(Throughput::of(&driven(&once), Pace::Concurrency(4)).requests_per_second, 1.0);
         assert_eq!(Throughput::of(&driven(&[]), Pace::Concurrency(4)).requests_per_second, 0.0);
+    }
+
+    #[test]
+    fn what_the_warm_up_left_under_way_counts_with_its_part() {
+        // Two users, two seconds a request, the second of whom is half way through a warm-up request at the beginning.
+        let users = [(0.0, 2.0), (-1.0, 1.0), (2.0, 4.0), (1.0, 3.0), (3.0, 5.0), (4.0, 6.0)];
+        let per_second = Throughput::of(&driven(&users), Pace::Concurrency(2)).requests_per_second;
+        assert!((per_second - 1.0).abs() < 1e-12, "{per_second}");
+        // At a rate of 10 with answers after two seconds, twenty are under way at the beginning and at the end of sending.
+        let due = |index: i32| f64::from(index) / 10.0;
+        let open: Vec<(f64, f64)> = (-19..100).map(|index| (due(index), due(index) + 2.0)).collect();
+        let rate = Pace::Rate { per_second: 10.0, arrival: Arrival::Constant };
+        let per_second = Throughput::of(&driven(&open), rate).requests_per_second;
+        assert!((per_second - 10.0).abs() < 0.1, "{per_second}");
     }
 
     #[test]

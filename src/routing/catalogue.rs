@@ -29,7 +29,7 @@ pub struct CatalogueTier {
     pub is_base: bool,
     /// Why it cannot answer; `None` when it is loaded.
     pub missing: Option<String>,
-    /// What its card lets expect; `None` without a card.
+    /// What its card lets expect; `None` without a card, or with one of other weights.
     pub expected: Option<Expectation>,
 }
 
@@ -83,7 +83,7 @@ impl Catalogue {
             alpha: tier.alpha,
             is_base: tier.is_base(),
             missing: missing(&tier.name),
-            expected: tier.card.as_ref().and_then(Expectation::of),
+            expected: manifest.card(tier).and_then(Expectation::of),
         };
         Self {
             default_effort: EffortWish::Named(manifest.default_effort),
@@ -192,6 +192,9 @@ mod tests {
         assert_eq!(catalogue.default_effort, EffortWish::Named(Effort::High));
         assert_eq!(catalogue.budgets, BTreeMap::from([(Effort::Low, 100)]));
         let mut card = manifest.tiers[0].card.clone().unwrap();
+        let mut stale = manifest.clone();
+        stale.base.sha256 = Some("b".repeat(64));
+        assert_eq!(Catalogue::from_manifest(&stale, |_| None).tiers()[0].expected, None, "a card of other weights");
         card.levels.clear();
         assert_eq!(Expectation::of(&card), None);
     }

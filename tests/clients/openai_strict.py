@@ -162,6 +162,113 @@ def a_long_prompt_is_refused(client):
         raise AssertionError("a prompt longer than the context was accepted")
 
 
+@check
+def a_response_has_thoughts_answer_and_usage(client):
+    response = client.responses.create(
+        model="brevity-mini", input=QUESTION, temperature=0, metadata={"a": "b"}, reasoning={"effort": "medium"},
+        extra_body={"seed": 1},
+    )
+    assert (response.status, response.error, response.incomplete_details) == ("completed", None, None)
+    reasoning, message = response.output
+    assert (reasoning.type, message.type, message.role) == ("reasoning", "message", "assistant")
+    assert "126" in response.output_text and "</think>" not in response.output_text
+    assert reasoning.content[0].type == "reasoning_text" and reasoning.content[0].text
+    assert (response.metadata, response.reasoning.effort, response.store) == ({"a": "b"}, "medium", False)
+    usage = response.usage
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+    assert 0 < usage.output_tokens_details.reasoning_tokens < usage.output_tokens
+    # The same tier, seed and question give the same text by way of chat completions.
+    completion = client.chat.completions.create(
+        model="brevity-mini", messages=QUESTION, seed=1, temperature=0, reasoning_effort="medium"
+    )
+    assert completion.choices[0].message.content == response.output_text
+    assert response.model_extra["brevity"]["tier"] == completion.model_extra["brevity"]["tier"]
+
+
+@check
+def a_streamed_response_is_the_response_in_pieces(client):
+    ask = dict(model="brevity-mini", input="What is 58 + 68?", reasoning={"effort": "medium"}, extra_body={"seed": 3})
+    whole = client.responses.create(**ask)
+    texts, types = {}, []
+    for number, event in enumerate(client.responses.create(**ask, stream=True)):
+        assert event.sequence_number == number
+        types.append(event.type)
+        if event.type.endswith("_text.delta"):
+            texts[event.item_id] = texts.get(event.item_id, "") + event.delta
+        last = event
+    assert types[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"], types
+    assert types[-1] == "response.completed" and types.count("response.output_item.done") == 2
+    assert [texts[item.id] for item in last.response.output] == [item.content[0].text for item in whole.output]
+    assert last.response.usage.output_tokens == whole.usage.output_tokens
+    # The client's own reader puts the same response together.
+    with client.responses.stream(**ask) as stream:
+        assert stream.get_final_response().output_text == whole.output_text
+
+
+@check
+def a_response_that_is_cut_is_incomplete(client):
+    ask = dict(model="brevity-mini", input=QUESTION, max_output_tokens=4, reasoning={"effort": "max"})
+    response = client.responses.create(**ask)
+    assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert response.usage.output_tokens == 4 and response.output[-1].status == "incomplete"
+    assert [event.type for event in client.responses.create(**ask, stream=True)][-1] == "response.incomplete"
+    response = client.responses.create(
+        model="brevity-mini", input=QUESTION, reasoning={"effort": "max", "max_tokens": 5}, extra_body={"seed": 1}
+    )
+    assert response.status == "completed" and response.output_text
+    assert response.usage.output_tokens_details.reasoning_tokens <= 6
+
+
+@check
+def a_response_goes_back_as_input(client):
+    history = [{"role": "user", "content": "What is 58 + 68?"}]
+    history += client.responses.create(model="brevity-mini", input=history, extra_body={"seed": 1}).output
+    history.append({"role": "user", "content": "What is 7 + 8?"})
+    raw = client.responses.with_raw_response.create(model="brevity-mini", input=history, extra_body={"seed": 1})
+    assert raw.parse().output_text and "x-brevity-ignored" not in raw.headers, raw.headers
+
+
+@check
+def a_response_has_json_and_log_probabilities(client):
+    import json
+
+    schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"],
+              "additionalProperties": False}
+    response = client.responses.create(
+        model="brevity-mini", input=QUESTION, max_output_tokens=400, temperature=0, top_logprobs=2,
+        include=["message.output_text.logprobs"], extra_body={"seed": 1},
+        text={"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}},
+    )
+    assert isinstance(json.loads(response.output_text)["answer"], int)
+    tokens = response.output[-1].content[0].logprobs
+    assert tokens and all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in tokens)
+
+
+@check
+def what_needs_a_store_and_other_mistakes_are_refused(client):
+    for wrong, param in [
+        (dict(reasoning={"effort": "turbo"}), "reasoning.effort"),
+        (dict(previous_response_id="resp_1"), "previous_response_id"),
+        (dict(background=True), "background"),
+        (dict(tools=[{"type": "web_search"}]), "tools[0].type"),
+        (dict(input=[]), "input"),
+        (dict(input="What is 1 + 1? " * 2000), "input"),
+    ]:
+        try:
+            client.responses.create(**{"model": "brevity-mini", "input": QUESTION, **wrong})
+        except openai.BadRequestError as error:
+            assert error.param == param, (wrong, error.param)
+        else:
+            raise AssertionError(f"{wrong} was accepted")
+    try:
+        client.responses.retrieve("resp_1")
+    except openai.NotFoundError as error:
+        assert "stored" in error.message, error.message
+    else:
+        raise AssertionError("a response was found")
+
+
 def main() -> int:
     client = OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0, timeout=120, _strict_response_validation=True)
     failed = 0

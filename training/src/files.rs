@@ -1,11 +1,11 @@
 //! Files that are either whole or absent.
 //!
 //! Every file this crate leaves behind is written beside its final place, synced, and renamed into it, so that a power
-//! cut or `kill -9` never leaves half a checkpoint. Reading helpers add the path to the error. Nothing else belongs here.
+//! cut or `kill -9` never leaves half a checkpoint. What grows for hours does so under another name. Reading helpers add the path to the error. Nothing else belongs here.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +36,55 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         sync_folder(folder)
     };
     write().map_err(Error::io("write", path))
+}
+
+/// A file that grows line by line while something runs. Until [`Growing::finish`] it is called `NAME.partial`, which stays
+/// behind with every line so far when the program is killed; an older file of the name is untouched until then.
+#[derive(Debug)]
+pub struct Growing {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+}
+
+impl Growing {
+    /// An empty file, to become `path`. What an earlier one left unfinished is overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be created.
+    pub fn create(path: &Path) -> Result<Self> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".partial");
+        let partial = path.with_file_name(name);
+        let file = File::create(&partial).map_err(Error::io("create", &partial))?;
+        Ok(Self { path: path.to_owned(), partial, file })
+    }
+
+    /// Adds `line`, which holds no line break, and one behind it; others can read it at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written.
+    pub fn line(&mut self, mut line: Vec<u8>) -> Result<()> {
+        line.push(b'\n');
+        // In one piece, so that a kill leaves whole lines.
+        self.file.write_all(&line).map_err(Error::io("write", &self.partial))
+    }
+
+    /// Syncs it and gives it its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when that fails.
+    pub fn finish(self) -> Result<()> {
+        let finish = || -> io::Result<()> {
+            self.file.sync_all()?;
+            fs::rename(&self.partial, &self.path)?;
+            match self.path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+                _ => sync_folder(Path::new(".")),
+            }
+        };
+        finish().map_err(Error::io("write", &self.path))
+    }
 }
 
 /// Writes `bytes` to `path` atomically.
@@ -105,6 +154,24 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("disk full"));
         assert_eq!(read_text(&path).unwrap(), "old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays behind");
+    }
+
+    #[test]
+    fn a_growing_file_has_its_name_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, partial) = (folder.path().join("lines.jsonl"), folder.path().join("lines.jsonl.partial"));
+        write(&path, b"old\n").unwrap();
+        let mut growing = Growing::create(&path).unwrap();
+        growing.line(b"one".to_vec()).unwrap();
+        growing.line(b"two".to_vec()).unwrap();
+        assert_eq!(
+            (read_text(&partial).unwrap().as_str(), read_text(&path).unwrap().as_str()),
+            ("one\ntwo\n", "old\n")
+        );
+        growing.finish().unwrap();
+        assert_eq!(read_text(&path).unwrap(), "one\ntwo\n");
+        assert!(!partial.exists());
+        assert!(Growing::create(&folder.path().join("none/lines")).unwrap_err().to_string().contains("lines.partial"));
     }
 
     #[test]

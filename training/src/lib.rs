@@ -6,6 +6,7 @@
 //! Data flows one way: `tasks` -> `rollout` -> `objective` -> `advantage` -> `loss` -> `optimizer`.
 
 pub mod advantage;
+pub mod compute;
 mod error;
 pub mod files;
 pub mod loss;

@@ -30,15 +30,18 @@ pub use request::ChatPlan;
 /// The tier that was trained for `reasoning_effort` answers; the headers `x-brevity-tier`, `x-brevity-alpha`,
 /// `x-brevity-effort` and `x-brevity-reason` and the object `brevity` of the response say which one and why. With `stream` the
 /// response is a stream of `chat.completion.chunk` objects as server-sent events, ended by `data: [DONE]`; an error after the
-/// first event comes as an event with the object `error`, and the stream ends without `[DONE]`.
+/// first event comes as an event with the object `error`, and the stream ends without `[DONE]`. A stream without anything to say
+/// for a while carries comments (`: keep-alive`); before its first event, while the request waits for a place, nothing is
+/// sent, because the status is not known yet.
 ///
 /// Accepted and ignored: `store`, `metadata`, `user`, `safety_identifier`, `service_tier` (`auto`, `default`),
 /// `prompt_cache_key`, `prompt_cache_options`, `prompt_cache_retention`, `verbosity`, `prediction`, `moderation`,
-/// `stream_options.include_obfuscation`. Those of them that would change something elsewhere, and unknown fields, are listed
+/// `stream_options.include_obfuscation`, and `strict` of tools with the `tool_choice` `auto`. Those of them that would change something elsewhere, and unknown fields, are listed
 /// in the response header `x-brevity-ignored`.
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
+    operation_id = "createChatCompletion",
     tag = "chat",
     request_body = ChatRequest,
     responses(
@@ -61,9 +64,10 @@ pub async fn create(
     json: Json<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    let plan = request::plan(json, &state.options, &state.sources)?;
-    let id = || state.sources.id("chatcmpl");
-    let prepared = answer::prepare(&state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
+    let checking = state.clone();
+    let plan = json.checked(move |json| request::plan(json, &checking.options, &checking.sources)).await?;
+    let id = || state.sources.id("chatcmpl-");
+    let prepared = answer::prepare(&state, plan.order(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
     let generations = plan.generations(&route, state.engine.context_length(&route.tier));

@@ -1,10 +1,11 @@
 //! A chat request, checked: who shall answer, what is generated, and how it is shown.
 
 use crate::api::ApiError;
-use crate::api::answer;
-use crate::api::extract::Json;
+use crate::api::answer::{self, Order};
+use crate::api::extract::{Ignored, Json};
 use crate::api::metrics::Asked;
-use crate::api::plan::{self, EffortFields, SamplingFields, sampling};
+use crate::api::plan::unused::present;
+use crate::api::plan::{self, CHAT, EffortFields, SamplingFields, UnusedFields, sampling};
 use crate::api::state::{Options, ReasoningNames, Sources};
 use crate::api::types::ChatRequest;
 use crate::engine::{Generation, Prompt, Thinking};
@@ -25,8 +26,8 @@ pub struct ChatPlan {
     pub stream: bool,
     include_usage: bool,
     show_thinking: bool,
-    /// Paths of fields that change nothing.
-    pub ignored: Vec<String>,
+    /// Fields that change nothing.
+    pub ignored: Ignored,
 }
 
 /// How a response looks.
@@ -40,9 +41,9 @@ pub(super) struct Shape {
 }
 
 impl ChatPlan {
-    /// Seed of the first choice.
-    pub fn seed(&self) -> u64 {
-        self.template.sampling.seed
+    /// Who shall answer, with how many choices.
+    pub fn order(&self) -> Order<'_> {
+        Order { wish: &self.wish, asked: self.asked, seed: self.template.sampling.seed, choices: self.n }
     }
 
     /// One generation a choice, each with a seed of its own.
@@ -66,10 +67,9 @@ impl ChatPlan {
 /// # Errors
 /// 400 with the field.
 pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources) -> Result<ChatPlan, ApiError> {
-    let Json { body: mut request, mut ignored } = json;
+    let Json { body: mut request, mut ignored, .. } = json;
     refuse(&request)?;
-    check_unused(&request)?;
-    ignored.extend(without_effect(&request).map(str::to_owned));
+    ignored.extend(unused(&request)?.into_iter().map(str::to_owned));
     let stream = request.stream.unwrap_or(false);
     let stream_options = request.stream_options.take();
     if stream_options.is_some() && !stream {
@@ -100,8 +100,14 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
         ignore_eos: request.ignore_eos,
     };
     let n = sampling::choices(request.n, options.max_choices)?;
-    let tools =
-        plan::tools(request.tools, request.tool_choice.as_ref(), request.parallel_tool_calls, options.schema_limit)?;
+    let tools = plan::tools(
+        request.tools,
+        request.tool_choice.as_ref(),
+        request.parallel_tool_calls,
+        &CHAT,
+        options.schema_limit,
+    )?;
+    ignored.extend(tools.as_ref().map(|tools| plan::tools::lenient(tools, &CHAT)).unwrap_or_default());
     let template = Generation {
         tier: String::new(),
         sampling: fields.check(&options.sampling, || sources.seed())?,
@@ -109,7 +115,7 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
         max_tokens,
         stop: sampling::stop(request.stop)?,
         logprobs: sampling::logprobs(request.logprobs, request.top_logprobs)?,
-        constraint: plan::constraint(request.response_format, options.schema_limit)?,
+        constraint: plan::constraint(request.response_format, &CHAT, options.schema_limit)?,
         prompt: Prompt::Chat(plan::conversation(request.messages, tools)?),
     };
     Ok(ChatPlan {
@@ -133,53 +139,33 @@ fn refuse(request: &ChatRequest) -> Result<(), ApiError> {
         ("web_search_options", &request.web_search_options, "is not possible: no tier searches; leave it out"),
     ];
     for (name, value, why) in refused {
-        if value.as_ref().is_some_and(|value| !value.is_null()) {
+        if present(value.as_ref()) {
             return Err(ApiError::invalid(name, format!("`{name}` {why}")));
         }
     }
     if let Some(other) = request.modalities.iter().flatten().find(|modality| *modality != "text") {
-        return Err(ApiError::invalid("modalities", format!("`modalities` has `{}`; answers are text", short(other))));
+        return Err(ApiError::invalid(
+            "modalities",
+            format!("`modalities` has `{}`; answers are text", other.chars().take(40).collect::<String>()),
+        ));
     }
-    match request.service_tier.as_deref() {
-        None | Some("auto" | "default") => Ok(()),
-        Some(other) => {
-            let message = format!("`service_tier` is `{}`; there is only `auto` and `default`", short(other));
-            Err(ApiError::invalid("service_tier", message))
-        }
-    }
-}
-
-/// Rules of fields that change nothing here: a client's mistake shall not wait for another server to be found.
-fn check_unused(request: &ChatRequest) -> Result<(), ApiError> {
-    if let Some(metadata) = &request.metadata {
-        plan::metadata(metadata)?;
-    }
-    if request.safety_identifier.as_ref().is_some_and(|id| id.chars().count() > 64) {
-        return Err(ApiError::invalid("safety_identifier", "`safety_identifier` has more than 64 characters"));
-    }
-    match request.verbosity.as_deref() {
-        None | Some("low" | "medium" | "high") => Ok(()),
-        Some(other) => {
-            let message = format!("`verbosity` is `{}`; it is `low`, `medium` or `high`", short(other));
-            Err(ApiError::invalid("verbosity", message))
-        }
-    }
+    Ok(())
 }
 
 /// Known fields that would change something elsewhere and change nothing here.
-fn without_effect(request: &ChatRequest) -> impl Iterator<Item = &'static str> {
-    let present = |value: &Option<serde_json::Value>| value.as_ref().is_some_and(|value| !value.is_null());
-    let fields = [
-        ("store", request.store == Some(true)),
-        ("verbosity", request.verbosity.is_some()),
-        ("prediction", present(&request.prediction)),
-        ("moderation", present(&request.moderation)),
-        ("prompt_cache_options", present(&request.prompt_cache_options)),
-        ("prompt_cache_retention", present(&request.prompt_cache_retention)),
-    ];
-    fields.into_iter().filter_map(|(name, set)| set.then_some(name))
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(40).collect()
+fn unused(request: &ChatRequest) -> Result<Vec<&'static str>, ApiError> {
+    let fields = UnusedFields {
+        service_tier: request.service_tier.as_deref(),
+        metadata: request.metadata.as_ref(),
+        safety_identifier: request.safety_identifier.as_deref(),
+        verbosity: request.verbosity.as_deref(),
+        store: request.store,
+        moderation: request.moderation.as_ref(),
+        prompt_cache_options: request.prompt_cache_options.as_ref(),
+        prompt_cache_retention: request.prompt_cache_retention.as_ref(),
+        reasoning: request.reasoning.as_ref(),
+    };
+    let mut names = fields.check(&CHAT)?;
+    names.extend(present(request.prediction.as_ref()).then_some("prediction"));
+    Ok(names)
 }

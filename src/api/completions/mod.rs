@@ -22,6 +22,7 @@ use super::extract::Json;
 use super::headers;
 use super::state::AppState;
 use super::types::{CompletionRequest, CompletionResponse};
+use request::CompletionPlan;
 
 /// Continue a text
 ///
@@ -30,6 +31,7 @@ use super::types::{CompletionRequest, CompletionResponse};
 #[utoipa::path(
     post,
     path = "/v1/completions",
+    operation_id = "createCompletion",
     tag = "chat",
     request_body = CompletionRequest,
     responses(
@@ -46,16 +48,27 @@ pub async fn create(
     json: Json<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let clock = Clock::start(state.options.deadline);
-    let plan = request::plan(json, &state.options, &state.sources)?;
-    let id = || state.sources.id("cmpl");
-    let prepared = answer::prepare(&state, &plan.wish, plan.asked, plan.seed(), clock, record, id).await?;
+    let checking = state.clone();
+    let plan = json.checked(move |json| request::plan(json, &checking.options, &checking.sources)).await?;
+    // Engines speak of fields as chat names them.
+    respond(&state, plan, clock, record).await.map_err(|error| error.renamed("messages", "prompt"))
+}
+
+async fn respond(
+    state: &Arc<AppState>,
+    plan: CompletionPlan,
+    clock: Clock,
+    record: Option<Extension<AccessRecord>>,
+) -> Result<Response, ApiError> {
+    let id = || state.sources.id("cmpl-");
+    let prepared = answer::prepare(state, plan.order(), clock, record, id).await?;
     let Prepared { route, admitted, identity } = prepared;
     let headers = headers::report(&identity.report, &plan.ignored);
     let generations = plan.generations(&route, state.engine.context_length(&route.tier));
-    let mut choices = Choices::start(&state, generations, admitted).await?;
+    let mut choices = Choices::start(state, generations, admitted).await?;
     let mut writer = text::Chunks::new(identity, &plan);
     if plan.stream {
-        return Ok(answer::stream(&state, choices, writer, headers));
+        return Ok(answer::stream(state, choices, writer, headers));
     }
     while let Some(event) = choices.next().await {
         writer.collect(event?);

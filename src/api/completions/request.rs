@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::api::ApiError;
-use crate::api::answer;
-use crate::api::extract::Json;
+use crate::api::answer::{self, Order};
+use crate::api::extract::{Ignored, Json};
 use crate::api::metrics::Asked;
 use crate::api::plan::{self, EffortFields, SamplingFields, sampling};
 use crate::api::state::{Options, Sources};
@@ -28,13 +28,14 @@ pub(super) struct CompletionPlan {
     pub stream: bool,
     pub include_usage: bool,
     pub echo: bool,
-    pub ignored: Vec<String>,
+    pub ignored: Ignored,
 }
 
 impl CompletionPlan {
-    /// Seed of the first choice.
-    pub fn seed(&self) -> u64 {
-        self.template.sampling.seed
+    /// Who shall answer, with how many choices.
+    pub fn order(&self) -> Order<'_> {
+        let choices = self.n * self.prompts.len();
+        Order { wish: &self.wish, asked: self.asked, seed: self.template.sampling.seed, choices }
     }
 
     pub fn logprobs(&self) -> bool {
@@ -62,7 +63,7 @@ pub(super) fn plan(
     options: &Options,
     sources: &Sources,
 ) -> Result<CompletionPlan, ApiError> {
-    let Json { body: request, ignored } = json;
+    let Json { body: request, ignored, .. } = json;
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(ApiError::invalid("suffix", "`suffix` is not possible: no tier fills gaps; leave it out"));
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::{CHAT, Dialect};
 use crate::api::ApiError;
 use crate::api::types::{Content, OneOrMany, RequestMessage, RequestToolCall};
 use crate::engine::{Conversation, Message, Tools};
@@ -44,7 +45,7 @@ fn turn(message: RequestMessage, path: &str) -> Result<Message, ApiError> {
         return fault("tool_call_id", "a tool's turn says which call it answers; add `tool_call_id`".into());
     }
     let content = match message.content {
-        Some(content) => text(content, assistant, path)?,
+        Some(content) => text(content, assistant, &CHAT, &format!("{path}.content"))?,
         None if assistant && (!calls.is_empty() || message.refusal.is_some()) => message.refusal.unwrap_or_default(),
         None if assistant => {
             return fault("content", "an assistant's turn has `content` or `tool_calls`; this one has neither".into());
@@ -52,7 +53,7 @@ fn turn(message: RequestMessage, path: &str) -> Result<Message, ApiError> {
         None => return fault("content", format!("the {role}'s turn has no content; send a string or text parts")),
     };
     let tool_calls: Result<Vec<Value>, ApiError> =
-        calls.into_iter().enumerate().map(|(i, made)| call(made, &format!("{path}.tool_calls[{i}]"))).collect();
+        calls.into_iter().enumerate().map(|(i, one)| call(one, &format!("{path}.tool_calls[{i}]"))).collect();
     Ok(Message {
         role: role.to_owned(),
         content,
@@ -63,21 +64,24 @@ fn turn(message: RequestMessage, path: &str) -> Result<Message, ApiError> {
     })
 }
 
-/// The content as one text; parts are joined by line breaks.
-fn text(content: Content, assistant: bool, path: &str) -> Result<String, ApiError> {
+/// The content at `path` as one text; parts are joined by line breaks.
+///
+/// # Errors
+/// 400 with the path of a part that is no text.
+pub(super) fn text(content: Content, assistant: bool, dialect: &Dialect, path: &str) -> Result<String, ApiError> {
     let parts = match content {
         OneOrMany::One(text) => return Ok(text),
         OneOrMany::Many(parts) => parts,
     };
     if parts.is_empty() {
-        return Err(ApiError::invalid(format!("{path}.content"), "the list of parts is empty; send a text part"));
+        return Err(ApiError::invalid(path, "the list of parts is empty; send a text part"));
     }
     let mut texts = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
-        let place = format!("{path}.content[{index}]");
-        let text = match part.kind.as_str() {
-            "text" => part.text,
-            "refusal" if assistant => part.refusal,
+        let place = format!("{path}[{index}]");
+        let (field, text) = match part.kind.as_str() {
+            kind if dialect.texts.contains(&kind) => ("text", part.text),
+            "refusal" if assistant => ("refusal", part.refusal),
             kind => {
                 let kind: String = kind.chars().take(40).collect();
                 let message = format!("parts of type `{kind}` are not understood; the tiers read text only");
@@ -85,25 +89,25 @@ fn text(content: Content, assistant: bool, path: &str) -> Result<String, ApiErro
             }
         };
         let Some(text) = text else {
-            return Err(ApiError::invalid(
-                format!("{place}.{}", part.kind),
-                format!("the part has no `{}`", part.kind),
-            ));
+            return Err(ApiError::invalid(format!("{place}.{field}"), format!("the part has no `{field}`")));
         };
         texts.push(text);
     }
     Ok(texts.join("\n"))
 }
 
-/// OpenAI's object, with the arguments parsed where they are JSON: templates write them out themselves.
 fn call(call: RequestToolCall, path: &str) -> Result<Value, ApiError> {
-    let function = match (call.kind.as_str(), call.function) {
-        ("function", Some(function)) => function,
-        ("function", None) => return Err(ApiError::invalid(format!("{path}.function"), "the call has no `function`")),
-        _ => return Err(ApiError::invalid(format!("{path}.type"), "only calls of type `function` are known here")),
-    };
-    let arguments = serde_json::from_str(&function.arguments).unwrap_or(Value::String(function.arguments));
-    Ok(json!({"id": call.id, "type": "function", "function": {"name": function.name, "arguments": arguments}}))
+    match (call.kind.as_str(), call.function) {
+        ("function", Some(function)) => Ok(made(&call.id, &function.name, function.arguments)),
+        ("function", None) => Err(ApiError::invalid(format!("{path}.function"), "the call has no `function`")),
+        _ => Err(ApiError::invalid(format!("{path}.type"), "only calls of type `function` are known here")),
+    }
+}
+
+/// A call as OpenAI's object, with the arguments parsed where they are JSON: templates write them out themselves.
+pub(super) fn made(id: &str, name: &str, arguments: String) -> Value {
+    let arguments = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
+    json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 }
 
 #[cfg(test)]

@@ -65,21 +65,32 @@ impl EffortFields<'_> {
         let nested = self.reasoning.and_then(|reasoning| reasoning.effort.as_ref()).filter(|value| !value.is_null());
         let nested = nested.map(|value| effort(value, "reasoning.effort")).transpose()?;
         let off = EffortWish::Named(Effort::None);
-        let disabled = self.reasoning.and_then(|reasoning| reasoning.enabled).filter(|enabled| !enabled).map(|_| off);
+        let enabled = self.reasoning.and_then(|reasoning| reasoning.enabled);
         let thinking = match self.thinking.and_then(|thinking| thinking.kind.as_deref()) {
-            None | Some("enabled" | "adaptive") => None,
-            Some("disabled") => Some(off),
+            None | Some("adaptive") => None,
+            Some("enabled") => Some(true),
+            Some("disabled") => Some(false),
             Some(other) => {
+                let other: String = other.chars().take(40).collect();
                 let message = format!("`thinking.type` is `{other}`; it is `enabled`, `adaptive` or `disabled`");
                 return Err(ApiError::invalid("thinking.type", message));
             }
         };
-        agree([
+        let closes = |switch: Option<bool>| switch.filter(|on| !on).map(|_| off);
+        let effort = agree([
             ("reasoning_effort", named),
             ("reasoning.effort", nested),
-            ("reasoning.enabled", disabled),
-            ("thinking.type", thinking),
-        ])
+            ("reasoning.enabled", closes(enabled)),
+            ("thinking.type", closes(thinking)),
+        ])?;
+        let opens = [("reasoning.enabled", enabled), ("thinking.type", thinking)];
+        match opens.into_iter().find(|(_, switch)| *switch == Some(true)) {
+            Some((field, _)) if effort == Some(off) => {
+                let message = format!("`{field}` asks for thoughts and another field for effort `none`; send one");
+                Err(ApiError::invalid(field, message))
+            }
+            _ => Ok(effort),
+        }
     }
 
     fn budget(&self) -> Result<Option<usize>, ApiError> {
@@ -183,6 +194,32 @@ mod tests {
         let fields = EffortFields { thinking: Some(&disabled), ..Default::default() };
         assert_eq!(fields.wish("m", None).unwrap().effort, Some(EffortWish::Named(Effort::None)));
         assert!(fields.shown().unwrap());
+        // The opposite of either says nothing about how much, but is no way to say `none`.
+        let enabled = ThinkingField { kind: Some("enabled".into()), budget_tokens: None };
+        let on = ReasoningField { enabled: Some(true), ..Default::default() };
+        let off = ReasoningField { enabled: Some(false), ..Default::default() };
+        let (none, low) = (json!("none"), json!("low"));
+        for (fields, param) in [
+            (
+                EffortFields { thinking: Some(&enabled), reasoning_effort: Some(&none), ..Default::default() },
+                "thinking.type",
+            ),
+            (
+                EffortFields { reasoning: Some(&on), reasoning_effort: Some(&none), ..Default::default() },
+                "reasoning.enabled",
+            ),
+            (
+                EffortFields { reasoning: Some(&on), thinking: Some(&disabled), ..Default::default() },
+                "reasoning.enabled",
+            ),
+            (EffortFields { reasoning: Some(&off), thinking: Some(&enabled), ..Default::default() }, "thinking.type"),
+        ] {
+            assert_eq!(fields.wish("m", None).unwrap_err().param.as_deref(), Some(param));
+        }
+        let fields = EffortFields { thinking: Some(&enabled), reasoning: Some(&on), ..Default::default() };
+        assert_eq!(fields.wish("m", None).unwrap().effort, None);
+        let fields = EffortFields { reasoning_effort: Some(&low), ..fields };
+        assert_eq!(fields.wish("m", None).unwrap().effort, Some(EffortWish::Named(Effort::Low)));
         let exclude = ReasoningField { exclude: Some(true), ..Default::default() };
         let fields = EffortFields { reasoning: Some(&exclude), ..Default::default() };
         assert!(!fields.shown().unwrap());

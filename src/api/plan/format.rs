@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::is_name;
+use super::{Dialect, is_name};
 use crate::api::ApiError;
 use crate::api::types::ResponseFormat;
 use crate::engine::Constraint;
@@ -16,37 +16,39 @@ const MAX_CHAIN: usize = 32;
 ///
 /// # Errors
 /// 400 with the field.
-pub fn constraint(format: Option<ResponseFormat>, limit: usize) -> Result<Constraint, ApiError> {
+pub fn constraint(format: Option<ResponseFormat>, dialect: &Dialect, limit: usize) -> Result<Constraint, ApiError> {
     let Some(format) = format else {
         return Ok(Constraint::Free);
     };
+    let Dialect { format: field, schema: place, .. } = dialect;
     match (format.kind.as_str(), format.json_schema) {
         ("text", None) => Ok(Constraint::Free),
         ("json_object", None) => Ok(Constraint::JsonObject),
         ("text" | "json_object", Some(_)) => {
-            let message = format!("`json_schema` says nothing beside type `{}`; write type `json_schema`", format.kind);
-            Err(ApiError::invalid("response_format.json_schema", message))
+            let message = format!("a schema says nothing beside type `{}`; write type `json_schema`", format.kind);
+            Err(ApiError::invalid(*place, message))
         }
-        ("json_schema", None) => Err(ApiError::invalid(
-            "response_format.json_schema",
-            "`response_format` has type `json_schema` and no schema; add `json_schema` with `name` and `schema`",
-        )),
+        ("json_schema", None) => {
+            let message =
+                format!("`{field}` has type `json_schema` and no schema; add `{place}` with `name` and `schema`");
+            Err(ApiError::invalid(*place, message))
+        }
         ("json_schema", Some(named)) => {
             if !is_name(&named.name) {
                 return Err(ApiError::invalid(
-                    "response_format.json_schema.name",
+                    format!("{place}.name"),
                     format!("the name is `{}`; it has 1 to 64 letters, digits, `_` and `-`", short(&named.name)),
                 ));
             }
             let Some(schema) = named.schema else {
                 return Ok(Constraint::JsonObject);
             };
-            check_schema(&schema, limit, "response_format.json_schema.schema")?;
+            check_schema(&schema, limit, &format!("{place}.schema"))?;
             Ok(Constraint::JsonSchema(schema))
         }
         (kind, _) => Err(ApiError::invalid(
-            "response_format.type",
-            format!("`response_format.type` is `{}`; it is `text`, `json_object` or `json_schema`", short(kind)),
+            format!("{field}.type"),
+            format!("`{field}.type` is `{}`; it is `text`, `json_object` or `json_schema`", short(kind)),
         )),
     }
 }
@@ -119,10 +121,11 @@ fn short(text: &str) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::CHAT;
     use super::*;
 
     fn read(format: Value) -> Result<Constraint, ApiError> {
-        constraint(Some(serde_json::from_value(format).unwrap()), 4096)
+        constraint(Some(serde_json::from_value(format).unwrap()), &CHAT, 4096)
     }
 
     fn schema(schema: Value) -> Result<Constraint, ApiError> {
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn formats_become_constraints() {
-        assert_eq!(constraint(None, 0).unwrap(), Constraint::Free);
+        assert_eq!(constraint(None, &CHAT, 0).unwrap(), Constraint::Free);
         assert_eq!(read(json!({"type": "text"})).unwrap(), Constraint::Free);
         assert_eq!(read(json!({"type": "json_object"})).unwrap(), Constraint::JsonObject);
         let list = json!({"$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},

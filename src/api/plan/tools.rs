@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::format::check_schema;
-use super::is_name;
+use super::{Dialect, is_name};
 use crate::api::ApiError;
 use crate::api::types::ToolDefinition;
 use crate::engine::{ToolChoice, Tools};
@@ -18,15 +18,16 @@ pub fn tools(
     definitions: Option<Vec<ToolDefinition>>,
     choice: Option<&Value>,
     parallel: Option<bool>,
+    dialect: &Dialect,
     limit: usize,
 ) -> Result<Option<Tools>, ApiError> {
     let definitions = definitions.unwrap_or_default();
     let choice = choice.filter(|choice| !choice.is_null());
     let mut names = BTreeSet::new();
     for (index, definition) in definitions.iter().enumerate() {
-        let name = check_definition(definition, index, limit)?;
+        let name = check_definition(definition, index, dialect, limit)?;
         if !names.insert(name) {
-            let param = format!("tools[{index}].function.name");
+            let param = format!("tools[{index}]{}.name", dialect.function);
             return Err(ApiError::invalid(param, format!("two tools are called `{name}`; names are unique")));
         }
     }
@@ -37,7 +38,7 @@ pub fn tools(
             Some(_) => Err(ApiError::invalid("tool_choice", "`tool_choice` is set and there are no `tools`; add them")),
         };
     }
-    let (choice, allowed) = read_choice(choice, &names)?;
+    let (choice, allowed) = read_choice(choice, &names, dialect)?;
     let kept = |definition: &&ToolDefinition| match (&allowed, &definition.function) {
         (Some(allowed), Some(function)) => allowed.contains(&function.name),
         _ => true,
@@ -47,27 +48,48 @@ pub fn tools(
     Ok(Some(Tools { definitions, choice, parallel: parallel.unwrap_or(true) }))
 }
 
-fn check_definition(definition: &ToolDefinition, index: usize, limit: usize) -> Result<&str, ApiError> {
+/// Paths of `strict` in tools that the model may call of its own accord: only calls that are asked for are made to fit their
+/// schema, so it changes nothing there.
+pub fn lenient(tools: &Tools, dialect: &Dialect) -> Vec<String> {
+    if tools.choice != ToolChoice::Auto {
+        return Vec::new();
+    }
+    let strict = tools.definitions.iter().enumerate().filter(|(_, tool)| tool["function"]["strict"] == true);
+    strict.map(|(index, _)| format!("tools.{index}{}.strict", dialect.function)).collect()
+}
+
+fn check_definition<'a>(
+    definition: &'a ToolDefinition,
+    index: usize,
+    dialect: &Dialect,
+    limit: usize,
+) -> Result<&'a str, ApiError> {
+    let place = format!("tools[{index}]{}", dialect.function);
     if definition.kind != "function" {
-        let message = format!("tools of type `{}` are not known here; only `function` is", definition.kind);
+        let kind: String = definition.kind.chars().take(40).collect();
+        let message = format!("tools of type `{kind}` are not known here; only `function` is");
         return Err(ApiError::invalid(format!("tools[{index}].type"), message));
     }
     let Some(function) = &definition.function else {
-        return Err(ApiError::invalid(format!("tools[{index}].function"), "the tool has no `function`; add its name"));
+        return Err(ApiError::invalid(place, "the tool has no `function`; add its name"));
     };
     if !is_name(&function.name) {
         let message = "a function's name has 1 to 64 letters, digits, `_` and `-`";
-        return Err(ApiError::invalid(format!("tools[{index}].function.name"), message));
+        return Err(ApiError::invalid(format!("{place}.name"), message));
     }
     if let Some(schema) = function.parameters.as_ref() {
-        check_schema(schema, limit, &format!("tools[{index}].function.parameters"))?;
+        check_schema(schema, limit, &format!("{place}.parameters"))?;
     }
     Ok(&function.name)
 }
 
 type Allowed = Option<BTreeSet<String>>;
 
-fn read_choice(choice: Option<&Value>, names: &BTreeSet<&str>) -> Result<(ToolChoice, Allowed), ApiError> {
+fn read_choice(
+    choice: Option<&Value>,
+    names: &BTreeSet<&str>,
+    dialect: &Dialect,
+) -> Result<(ToolChoice, Allowed), ApiError> {
     let Some(choice) = choice else {
         return Ok((ToolChoice::Auto, None));
     };
@@ -75,16 +97,21 @@ fn read_choice(choice: Option<&Value>, names: &BTreeSet<&str>) -> Result<(ToolCh
         return Ok((mode(word, "tool_choice", &["none", "auto", "required"])?, None));
     }
     match choice.get("type").and_then(Value::as_str) {
-        Some("function") => Ok((ToolChoice::Function(named(choice, names, "tool_choice.function.name")?), None)),
+        Some("function") => {
+            let param = format!("tool_choice{}.name", dialect.function);
+            Ok((ToolChoice::Function(named(choice, names, dialect, &param)?), None))
+        }
         Some("allowed_tools") => {
-            let allowed = choice.get("allowed_tools").unwrap_or(&Value::Null);
+            let allowed = choice.pointer(&pointer(dialect.allowed)).unwrap_or(&Value::Null);
+            let place = format!("tool_choice{}", dialect.allowed);
             let word = allowed.get("mode").and_then(Value::as_str).unwrap_or_default();
-            let mode = mode(word, "tool_choice.allowed_tools.mode", &["auto", "required"])?;
-            let param = "tool_choice.allowed_tools.tools";
+            let mode = mode(word, &format!("{place}.mode"), &["auto", "required"])?;
+            let param = format!("{place}.tools");
             let list = allowed.get("tools").and_then(Value::as_array).filter(|list| !list.is_empty());
             let list =
-                list.ok_or_else(|| ApiError::invalid(param, format!("`{param}` names no tool; list at least one")))?;
-            let set: Result<BTreeSet<String>, _> = list.iter().map(|tool| named(tool, names, param)).collect();
+                list.ok_or_else(|| ApiError::invalid(&param, format!("`{param}` names no tool; list at least one")))?;
+            let set: Result<BTreeSet<String>, _> =
+                list.iter().map(|tool| named(tool, names, dialect, &param)).collect();
             Ok((mode, Some(set?)))
         }
         _ => Err(ApiError::invalid(
@@ -92,6 +119,11 @@ fn read_choice(choice: Option<&Value>, names: &BTreeSet<&str>) -> Result<(ToolCh
             "`tool_choice` is `none`, `auto`, `required`, an object of type `function` with a name, or one of type `allowed_tools`",
         )),
     }
+}
+
+/// A path of fields as a JSON pointer.
+fn pointer(path: &str) -> String {
+    path.replace('.', "/")
 }
 
 fn mode(word: &str, param: &str, allowed: &[&str]) -> Result<ToolChoice, ApiError> {
@@ -103,9 +135,9 @@ fn mode(word: &str, param: &str, allowed: &[&str]) -> Result<ToolChoice, ApiErro
     }
 }
 
-/// The function's name in `{"type": "function", "function": {"name": …}}`, which must be one of `names`.
-fn named(tool: &Value, names: &BTreeSet<&str>, param: &str) -> Result<String, ApiError> {
-    match tool.pointer("/function/name").and_then(Value::as_str) {
+/// The name in a choice of one function, which must be one of `names`.
+fn named(tool: &Value, names: &BTreeSet<&str>, dialect: &Dialect, param: &str) -> Result<String, ApiError> {
+    match tool.pointer(&pointer(&format!("{}.name", dialect.function))).and_then(Value::as_str) {
         None => Err(ApiError::invalid(param, format!("`{param}` is missing; name the function to call"))),
         Some(name) if names.contains(name) => Ok(name.to_owned()),
         Some(name) => {
@@ -119,10 +151,11 @@ fn named(tool: &Value, names: &BTreeSet<&str>, param: &str) -> Result<String, Ap
 mod tests {
     use serde_json::json;
 
+    use super::super::{CHAT, RESPONSES};
     use super::*;
 
     fn read(tools: Value, choice: Value) -> Result<Option<Tools>, ApiError> {
-        super::tools(Some(serde_json::from_value(tools).unwrap()), Some(&choice), None, 4096)
+        super::tools(Some(serde_json::from_value(tools).unwrap()), Some(&choice), None, &CHAT, 4096)
     }
 
     fn two() -> Value {
@@ -145,6 +178,39 @@ mod tests {
         let allowed = choice(json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": list}}));
         assert_eq!((allowed.choice, allowed.definitions.len()), (ToolChoice::Required, 1));
         assert!(read(json!([]), json!("auto")).unwrap().is_none());
+    }
+
+    /// The same choices without the inner objects, as the Responses API writes them.
+    #[test]
+    fn choices_are_read_in_another_dialect() {
+        let read = |choice: Value| {
+            let tools = serde_json::from_value(two()).unwrap();
+            super::tools(Some(tools), Some(&choice), None, &RESPONSES, 4096).map(Option::unwrap)
+        };
+        let named = read(json!({"type": "function", "name": "b"})).unwrap();
+        assert_eq!(named.choice, ToolChoice::Function("b".into()));
+        let list = json!([{"type": "function", "name": "a"}]);
+        let allowed = read(json!({"type": "allowed_tools", "mode": "auto", "tools": list})).unwrap();
+        assert_eq!((allowed.choice, allowed.definitions.len()), (ToolChoice::Auto, 1));
+        for (choice, param) in [
+            (json!({"type": "function", "function": {"name": "b"}}), "tool_choice.name"),
+            (json!({"type": "allowed_tools", "tools": list}), "tool_choice.mode"),
+            (json!({"type": "allowed_tools", "mode": "auto", "tools": []}), "tool_choice.tools"),
+        ] {
+            assert_eq!(read(choice).unwrap_err().param.as_deref(), Some(param));
+        }
+    }
+
+    #[test]
+    fn strictness_without_effect_is_told() {
+        let mut tools = two();
+        tools[1]["function"]["strict"] = json!(true);
+        let lenient = |choice: Value| super::lenient(&read(tools.clone(), choice).unwrap().unwrap(), &CHAT);
+        assert_eq!(lenient(Value::Null), ["tools.1.function.strict"]);
+        assert_eq!(lenient(json!("auto")), ["tools.1.function.strict"]);
+        for choice in [json!("required"), json!("none"), json!({"type": "function", "function": {"name": "b"}})] {
+            assert!(lenient(choice).is_empty());
+        }
     }
 
     #[test]

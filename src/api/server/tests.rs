@@ -48,7 +48,7 @@ async fn puppet(options: ServerOptions) -> Puppet {
         let (door, opened, arrive, told) = (door.clone(), opened.clone(), arrive.clone(), Tell(end.clone()));
         async move {
             let _told = told;
-            let _permit = door.enter(None).await?;
+            let _permit = door.enter(1, None).await?;
             arrive.send(()).unwrap();
             opened.notified().await;
             Ok::<_, crate::api::ApiError>("answer")

@@ -50,7 +50,7 @@ pub struct ChatRequest {
     /// What a stream contains; only with `stream`.
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
-    /// Choices to generate, 1 to 128. Choice i is drawn with `seed` + i.
+    /// Choices to generate, from 1 to as many as the server computes at a time, 128 at most. Choice i is drawn with `seed` + i.
     #[serde(default)]
     pub n: Option<i64>,
     /// Tokens to generate at most, thoughts included; without it whatever the context leaves.

@@ -36,7 +36,7 @@ pub struct CompletionRequest {
     /// Only tokens at least this share as likely as the most likely one, in [0, 1]. Extension.
     #[serde(default)]
     pub min_p: Option<f64>,
-    /// Choices for each prompt, 1 to 128.
+    /// Choices for each prompt; of all prompts together no more than the server computes at a time, 128 at most.
     #[serde(default)]
     pub n: Option<i64>,
     /// 1 or `n`: choices are not drawn to be thrown away.

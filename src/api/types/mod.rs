@@ -14,6 +14,7 @@ pub mod model;
 pub mod one_or_many;
 pub mod reasoning;
 pub mod response_format;
+pub mod responses;
 pub mod tool;
 pub mod usage;
 
@@ -28,5 +29,6 @@ pub use model::{ModelList, ModelObject};
 pub use one_or_many::OneOrMany;
 pub use reasoning::{ReasoningField, ThinkingField};
 pub use response_format::{JsonSchemaFormat, ResponseFormat};
+pub use responses::{CreateResponse, ResponseEvent, ResponseObject};
 pub use tool::{FunctionCall, FunctionDefinition, ToolCallObject, ToolDefinition};
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, UsageObject};

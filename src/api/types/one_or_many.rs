@@ -15,6 +15,16 @@ pub enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+impl<T> OneOrMany<T> {
+    /// The same with every element of the list made into another.
+    pub fn map<U>(self, make: impl FnMut(T) -> U) -> OneOrMany<U> {
+        match self {
+            Self::One(text) => OneOrMany::One(text),
+            Self::Many(list) => OneOrMany::Many(list.into_iter().map(make).collect()),
+        }
+    }
+}
+
 struct OneOrManyVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {

@@ -20,6 +20,20 @@ pub struct ReasoningField {
     /// `false` is the effort `none`.
     #[serde(default)]
     pub enabled: Option<bool>,
+    /// *Ignored* after a check (`auto`, `concise`, `detailed`): no summaries are made, thoughts are sent as they are.
+    #[serde(default)]
+    pub summary: Option<String>,
+    /// *Ignored* after a check: the old name of `summary`.
+    #[serde(default)]
+    #[schema(deprecated)]
+    pub generate_summary: Option<String>,
+    /// *Ignored* after a check (`auto`, `current_turn`, `all_turns`): the chat template decides which earlier thoughts it
+    /// shows.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// *Ignored*: there is one mode of reasoning.
+    #[serde(default)]
+    pub mode: Option<String>,
 }
 
 /// `thinking`, as Anthropic's API writes it.

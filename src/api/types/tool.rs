@@ -27,7 +27,8 @@ pub struct FunctionDefinition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub parameters: Option<Value>,
-    /// Whether the arguments must fit the schema exactly.
+    /// Whether the arguments must fit the schema exactly. With the `tool_choice` `required` or a named function they always
+    /// do. With `auto` it is *ignored*: the model may call a tool in the middle of any text, and nothing constrains that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }

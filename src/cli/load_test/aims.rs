@@ -11,7 +11,7 @@ use brevity_training::tasks::grader::GraderMode;
 use serde_json::Value;
 
 use super::{Arguments, ArrivalName, GraderName};
-use crate::cli::{Failure, Result, place};
+use crate::cli::{Failure, Result, command, place};
 
 /// Problems of a level of the mini suite, unless asked otherwise.
 const MINI_PROBLEMS: usize = 50;
@@ -87,7 +87,7 @@ pub fn settings(arguments: &Arguments, prompts: &[Prompt]) -> Result<Settings> {
         shape,
         requests: arguments.requests,
         duration: arguments.duration,
-        warm_up: arguments.warmup.unwrap_or(arguments.efforts.len()),
+        warm_up: arguments.warmup,
         timeout: arguments.timeout,
         most_in_flight: arguments.max_in_flight,
         seed: arguments.seed,
@@ -170,8 +170,8 @@ pub fn head(
         name: model.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         date: place::today(),
-        command: std::env::args().collect(),
-        url: server.base().to_owned(),
+        command: command::typed(),
+        url: server.shown().to_owned(),
         model: model.to_owned(),
         host: format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
         prompts: source(arguments).to_string(),
@@ -179,7 +179,6 @@ pub fn head(
         load: load(&settings.shape),
         seed: arguments.seed,
         reference: reference(arguments)?,
-        warm_up: settings.warm_up,
         timeout: arguments.timeout.as_secs_f64(),
         objectives: arguments.goodput.as_ref().map(ToString::to_string),
         user_interval: arguments.user_interval.as_secs_f64(),

@@ -32,6 +32,9 @@ pub fn run(first: &Path, second: &Path, thresholds: &[Threshold]) -> Result<()> 
     {
         progress::say("warning: the runs had different prompts or loads; differences may be due to that");
     }
+    if !Difference::has_same_efforts(&before, &after) {
+        progress::say("warning: the runs had different efforts; requests/s and tokens/s of a run depend on their mix");
+    }
     if let Some(threshold) = thresholds.iter().find(|threshold| !difference.covers(threshold)) {
         let message = format!("the first run has no {}, which `{threshold}` is about", threshold.quantity);
         return Err(Error::config(message).into());

@@ -1,19 +1,20 @@
 //! What a load test leaves behind.
 
-use std::io;
 use std::path::Path;
 
+use brevity::load::judge::Listener;
 use brevity::load::{Record, Statistic, Summary, page};
-use brevity_training::{Error, files};
+use brevity_training::Error;
+use brevity_training::files::{self, Growing};
 use serde::Serialize;
 
 use super::{Arguments, ArrivalName, GraderName};
 use crate::cli::Result;
 
-/// `config.toml`: every option as it was, defaults included, the API key's value excluded.
+/// `config.toml`: every option as it was, defaults included, the API key's value and a password in the address excluded.
 #[derive(Serialize)]
 struct Config<'a> {
-    url: &'a Option<String>,
+    url: &'a str,
     model: &'a str,
     api_key_env: &'a Option<String>,
     efforts: &'a [String],
@@ -49,9 +50,9 @@ struct Config<'a> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn config(out: &Path, arguments: &Arguments, model: &str) -> Result<()> {
+pub fn config(out: &Path, arguments: &Arguments, (url, model): (&str, &str)) -> Result<()> {
     let config = Config {
-        url: &arguments.url,
+        url,
         model,
         api_key_env: &arguments.api_key_env,
         efforts: &arguments.efforts,
@@ -87,17 +88,38 @@ pub fn config(out: &Path, arguments: &Arguments, model: &str) -> Result<()> {
     Ok(files::write(&path, text.as_bytes())?)
 }
 
-/// Writes `summary.json`, `requests.jsonl`, `summary.csv` and `report.html`.
+/// `requests.jsonl`, which grows while the test runs.
+pub struct Requests {
+    file: Growing,
+}
+
+impl Requests {
+    /// An empty one in the folder.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(out: &Path) -> Result<Self> {
+        Ok(Self { file: Growing::create(&out.join("requests.jsonl"))? })
+    }
+}
+
+impl Listener for Requests {
+    fn on_record(&mut self, record: &Record) -> brevity_training::Result<()> {
+        let line = serde_json::to_vec(record)
+            .map_err(|error| Error::config(format!("cannot write a request as JSON: {error}")))?;
+        self.file.line(line)
+    }
+
+    fn on_end(self) -> brevity_training::Result<()> {
+        self.file.finish()
+    }
+}
+
+/// Writes `summary.json`, `summary.csv` and `report.html`.
 ///
 /// # Errors
 /// When one cannot be written, or a picture not drawn.
 pub fn write(out: &Path, summary: &Summary, records: &[Record]) -> Result<()> {
-    files::write_with(&out.join("requests.jsonl"), |file| {
-        records.iter().try_for_each(|record| {
-            serde_json::to_writer(&mut *file, record).map_err(io::Error::from)?;
-            file.write_all(b"\n")
-        })
-    })?;
     files::write_json(&out.join("summary.json"), summary)?;
     files::write(&out.join("summary.csv"), csv(summary).as_bytes())?;
     files::write(&out.join("report.html"), page::html(summary, records)?.as_bytes())?;

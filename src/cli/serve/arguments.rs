@@ -148,7 +148,7 @@ pub struct Network {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Load")]
 pub struct Load {
-    /// Requests that are computed at a time
+    /// Choices that are computed at a time; a request with `n` has so many
     #[arg(long, env = "BREVITY_MAX_RUNNING", hide_env_values = true, value_name = "N", default_value = "64", value_parser = count)]
     pub max_running: usize,
 

@@ -28,7 +28,7 @@ pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) 
         if broken.contains(&tier.name.as_str()) {
             efforts = vec!["not loaded".to_owned()];
         }
-        let expected = tier.card.as_ref().and_then(Expectation::of);
+        let expected = manifest.card(tier).and_then(Expectation::of);
         table.push([
             tier.name.clone(),
             tier.alpha.to_string(),

@@ -95,7 +95,8 @@ fn load(options: &Model) -> Result<LoadedFamily> {
 }
 
 async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Result<()> {
-    let engine = engine::start(&options.model, options.load.max_running, &family).await?;
+    // One place more than there are for requests: that of the probe behind `/ready`.
+    let engine = engine::start(&options.model, options.load.max_running.saturating_add(1), &family).await?;
     tracing::info!(family = family.manifest.name, engine = engine.kind(), "loaded");
     let metrics = Metrics::new();
     let admission = Admission::new(options.load.max_running, options.load.max_queue);
@@ -148,10 +149,8 @@ fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
 
 /// The options that handlers see.
 fn api_options(options: &Arguments, family: &LoadedFamily) -> Result<Options> {
-    let mut sampling = match &family.base {
-        Some(base) => SamplingDefaults::from_folder(&base.folder)?,
-        None => SamplingDefaults::default(),
-    };
+    let base = family.base.as_ref().map(|base| SamplingDefaults::from_folder(&base.folder)).transpose()?;
+    let mut sampling = base.unwrap_or_default();
     sampling.temperature = options.effort.temperature.unwrap_or(sampling.temperature);
     Ok(Options {
         sampling,

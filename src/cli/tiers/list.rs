@@ -28,7 +28,7 @@ pub fn run(family: &Family<'_>) -> Result<()> {
         ("computed by", Align::Left),
     ]);
     for tier in &manifest.tiers {
-        let expected = tier.card.as_ref().and_then(Expectation::of);
+        let expected = manifest.card(tier).and_then(Expectation::of);
         table.push([
             tier.name.clone(),
             tier.alpha.to_string(),

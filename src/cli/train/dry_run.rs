@@ -3,23 +3,31 @@
 use brevity_training::model::ModelConfig;
 use brevity_training::recipe::{ModelSection, Recipe, Stage, TuningMode, Vocabulary};
 use brevity_training::tasks::mini::tokenizer::VOCABULARY_SIZE;
-use brevity_training::trainer::{ModelShape, Plan};
+use brevity_training::trainer::{Fit, ModelShape, Plan};
 
 use super::curves::LEARNING_CURVE;
 use super::{Work, base_is_there, tier_name};
 use crate::cli::{Result, progress};
 
-/// Bytes of a weight as this program computes with it: f32.
-const WEIGHT_BYTES: u64 = 4;
-
 /// Prints the plan.
 ///
 /// # Errors
-/// When neither the recipe nor its base says how large the model is.
+/// When neither the recipe nor its base says how large the model is, or the run cannot fit into the device's memory.
 pub fn show(work: &Work<'_>) -> Result<()> {
-    let plan = Plan::for_recipe(work.recipe, &shape(work.recipe)?);
+    let shape = shape(work.recipe)?;
+    let plan = match memory(work.recipe) {
+        Some(memory) => Plan::fitted(work.recipe, &shape, memory)?,
+        None => Plan::for_recipe(work.recipe, &shape),
+    };
     progress::print(&format!("{plan}\n{}", destinations(work)));
     Ok(())
+}
+
+/// The memory that a run would be fitted into: what was given, or what is free on the device if it is here.
+fn memory(recipe: &Recipe) -> Option<u64> {
+    let compute = &recipe.compute;
+    let free = || Fit::memory(recipe, &compute.device.open(compute.dtype).ok()?).ok()?;
+    compute.memory_bytes().or_else(free)
 }
 
 /// Where what would go, a line each.
@@ -38,11 +46,15 @@ fn destinations(work: &Work<'_>) -> String {
 }
 
 /// The size of the model: that of the base on disk, else what the recipe says.
-fn shape(recipe: &Recipe) -> Result<ModelShape> {
+///
+/// # Errors
+/// When neither says it, or the base's configuration cannot be read.
+pub fn shape(recipe: &Recipe) -> Result<ModelShape> {
+    let weight_bytes = recipe.compute.dtype.bytes();
     if let Some(base) = recipe.base.as_ref().filter(|base| recipe.model.is_none() || base.join("config.json").is_file())
     {
         base_is_there(base, recipe)?;
-        return Ok(of_config(&ModelConfig::read(base)?));
+        return Ok(ModelShape::from_config(&ModelConfig::read(base)?, weight_bytes));
     }
     let section = recipe.model.clone().map(|section| match section {
         ModelSection { vocab_size: None, vocabulary: Some(Vocabulary::Mini), .. } => {
@@ -52,19 +64,5 @@ fn shape(recipe: &Recipe) -> Result<ModelShape> {
     });
     let section =
         section.ok_or_else(|| brevity_training::Error::config("the recipe has neither `base` nor `[model]`"))?;
-    Ok(ModelShape::from_recipe(&section, WEIGHT_BYTES)?)
-}
-
-fn of_config(config: &ModelConfig) -> ModelShape {
-    ModelShape {
-        hidden: config.hidden_size as u64,
-        layers: config.num_hidden_layers as u64,
-        heads: config.num_attention_heads as u64,
-        kv_heads: config.num_key_value_heads as u64,
-        head_dim: config.head_dim as u64,
-        intermediate: config.intermediate_size as u64,
-        vocab: config.vocab_size as u64,
-        tied: config.tie_word_embeddings,
-        dtype_bytes: WEIGHT_BYTES,
-    }
+    Ok(ModelShape::from_recipe(&section, weight_bytes)?)
 }

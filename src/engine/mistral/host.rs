@@ -14,7 +14,7 @@ use super::running::{Ask, Refused, Running, Source};
 use crate::engine::EngineError;
 
 /// When to come back while the engine restarts.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts to load a model that does not load.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often an adapter that was replaced in the same moment is looked up again.

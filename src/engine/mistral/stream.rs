@@ -7,7 +7,7 @@ use futures::stream;
 use mistralrs::Response;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
-use super::host::{Admitted, Host};
+use super::host::{Admitted, Host, RETRY_AFTER};
 use super::processor::Step;
 use super::running::Running;
 use crate::engine::sequence::Assembler;
@@ -105,7 +105,8 @@ impl Answer {
     fn abandoned(&mut self) -> Result<(), EngineError> {
         let Some(reason) = self.engine_reason else {
             self.host.died(&self.running);
-            return Err(EngineError::failed("the engine died while it answered; it restarts, try again"));
+            let message = "the engine died while it answered; it restarts, try again".to_owned();
+            return Err(EngineError::Unavailable { message, retry_after: Some(RETRY_AFTER) });
         };
         let events = self.assembler.end(reason);
         self.ready.extend(events);

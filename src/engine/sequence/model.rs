@@ -107,9 +107,10 @@ impl LocalModel {
     /// Everything that one generation needs beside the model's arithmetic.
     ///
     /// `max_tokens` is lowered to what the context leaves. A thinking budget is lowered so that an answer fits: an
-    /// eighth of all tokens, at least 16. With [`Thinking::Free`] nothing is forced: thoughts that use up all tokens end
-    /// with [`FinishReason::Length`](crate::engine::FinishReason::Length) and an empty answer. Raw text
-    /// ([`Prompt::Text`]) is never changed, so [`Thinking::Closed`] does nothing to it.
+    /// eighth of all tokens, at least 16. With a budget, and with thoughts that are closed at once, the turn does not end
+    /// before the answer has a character that is no whitespace. With [`Thinking::Free`] nothing is forced: thoughts that
+    /// use up all tokens end with [`FinishReason::Length`](crate::engine::FinishReason::Length) and an empty answer. Raw
+    /// text ([`Prompt::Text`]) is never changed, so [`Thinking::Closed`] does nothing to it.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] with the field to blame, [`EngineError::TooLong`] when not even one token fits.
@@ -144,13 +145,17 @@ impl LocalModel {
             Thinking::Budget(wanted) => Some(Budget::clamped(wanted, max_tokens, self.close.len())),
             Thinking::Closed | Thinking::Free => None,
         };
+        let owes_answer = match (generation.thinking, &generation.prompt) {
+            (Thinking::Free, _) | (Thinking::Closed, Prompt::Text(_)) => false,
+            (Thinking::Budget(_), _) | (Thinking::Closed, Prompt::Chat(_)) => true,
+        };
         let sampler = TokenSampler::new(SamplerParts {
             vocabulary: Arc::clone(&self.vocabulary),
             sampling: sampling.clone(),
             beginning,
             budget: Budget::new(limit, self.close.clone()),
             grammar,
-            may_think: rendered.may_think,
+            owes_answer,
             logprobs: generation.logprobs.map(|wanted| wanted.top),
         });
         let assembler = Assembler::new(AssemblerParts {

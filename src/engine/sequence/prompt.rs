@@ -31,8 +31,6 @@ pub(super) struct Renderer {
 pub(super) struct Rendered {
     pub ids: Vec<u32>,
     pub beginning: Beginning,
-    /// Whether the model may open thoughts itself.
-    pub may_think: bool,
 }
 
 impl Renderer {
@@ -81,15 +79,13 @@ impl Renderer {
         for piece in pieces {
             ids.extend(codec.encode(piece).map_err(|error| invalid("messages", &error))?);
         }
-        let may_think = thinking != Thinking::Closed;
-        let opening = may_think && !just_closed;
+        let opening = thinking != Thinking::Closed && !just_closed;
         let phase = match (open, opening) {
             (true, _) => Phase::Thinking,
             (false, true) => Phase::Opening,
             (false, false) => Phase::Answer,
         };
-        let may_think = may_think && phase != Phase::Answer;
-        Ok(Rendered { ids, beginning: Beginning { phase, marks: true, just_closed }, may_think })
+        Ok(Rendered { ids, beginning: Beginning { phase, marks: true, just_closed } })
     }
 
     /// The rendered conversation, and the character that marks cuts in it, if there are any.
@@ -216,7 +212,7 @@ fn raw(codec: &Codec, text: &str) -> Result<Rendered, EngineError> {
         .collect();
     let open = ends_in_thoughts(text, &special);
     let phase = if open { Phase::Thinking } else { Phase::Answer };
-    Ok(Rendered { ids, beginning: Beginning { phase, marks: open, just_closed: false }, may_think: true })
+    Ok(Rendered { ids, beginning: Beginning { phase, marks: open, just_closed: false } })
 }
 
 /// Whether the text ends after an opening mark that neither a closing mark nor the end of a turn follows.

@@ -44,8 +44,8 @@ pub struct TokenSampler {
     split: Split,
     budget: Budget,
     grammar: Option<Grammar>,
-    /// Whether thoughts may be opened at the start of the turn.
-    may_think: bool,
+    /// Whether the turn must not end yet, because an answer was promised and has nothing that a reader sees.
+    owes_answer: bool,
     /// Alternatives wanted with each token.
     logprobs: Option<usize>,
     failure: Option<EngineError>,
@@ -60,7 +60,8 @@ pub(super) struct SamplerParts {
     pub beginning: Beginning,
     pub budget: Budget,
     pub grammar: Option<Grammar>,
-    pub may_think: bool,
+    /// Whether the turn must not end before the answer has something that a reader sees.
+    pub owes_answer: bool,
     pub logprobs: Option<usize>,
 }
 
@@ -75,7 +76,7 @@ impl TokenSampler {
             split: Split::default(),
             budget: parts.budget,
             grammar: parts.grammar,
-            may_think: parts.may_think,
+            owes_answer: parts.owes_answer,
             logprobs: parts.logprobs,
             failure: None,
             finished: false,
@@ -139,23 +140,24 @@ impl TokenSampler {
         for (&id, &bias) in &self.sampling.logit_bias {
             self.draw.add(id, bias);
         }
-        if !self.may_think && phase != Phase::Thinking {
+        if !self.splitter.may_open() {
             self.vocabulary.open.into_iter().for_each(|id| self.draw.forbid(id));
         }
-        if let Some(grammar) = &mut self.grammar {
-            if phase == Phase::Thinking {
-                // An end inside the thoughts would be an end without the answer that the grammar promises.
-                self.vocabulary.ends().iter().for_each(|&id| self.draw.forbid(id));
-            } else {
-                let opening = if phase == Phase::Opening { self.vocabulary.open } else { None };
-                match grammar.mask() {
-                    Ok(mask) => self.draw.keep(&mask, opening),
-                    Err(reason) => return self.fail(&reason),
-                }
+        // With a grammar, an end inside the thoughts would be an end without the answer that it promises.
+        if self.owes_answer || (self.grammar.is_some() && phase == Phase::Thinking) {
+            self.vocabulary.ends().iter().for_each(|&id| self.draw.forbid(id));
+        }
+        if let Some(grammar) = &mut self.grammar
+            && phase != Phase::Thinking
+        {
+            let opening = if phase == Phase::Opening { self.vocabulary.open } else { None };
+            match grammar.mask() {
+                Ok(mask) => self.draw.keep(&mask, opening),
+                Err(reason) => return self.fail(&reason),
             }
         }
         if !self.draw.any() {
-            return self.fail("every token is ruled out by the grammar of the answer");
+            return self.fail("every token is ruled out, by the grammar of the answer or because it may not end yet");
         }
         let sampling = &self.sampling;
         if sampling.temperature <= 0.0 {
@@ -170,6 +172,8 @@ impl TokenSampler {
             *self.counts.entry(id).or_default() += 1;
         }
         self.splitter.push(id, &mut self.split);
+        // Up to the blank are whitespace and controls, of which a reader sees nothing.
+        self.owes_answer &= self.split.answer.iter().all(|&byte| byte <= b' ');
         self.budget.count(phase, forced);
         let thought = phase == Phase::Thinking || (phase == Phase::Opening && self.split.mark);
         if !thought && self.failure.is_none() {

@@ -207,6 +207,71 @@ fn opening_marks_inside_the_thoughts_use_up_the_budget() {
     assert_eq!(chosen, [3, 3, 3, 4]);
 }
 
+/// The model wants to end its turn: inside the thoughts, right after them, and after a line break.
+#[test]
+fn a_budget_leads_to_an_answer_even_where_the_model_would_end() {
+    let mut generation = chat("2 + 3");
+    generation.thinking = Thinking::Budget(3);
+    let mut sequence = MINI.start(&generation).unwrap();
+    let mut heard = Heard::default();
+    let newline = ids("\n")[0];
+    let mut logits = one_hot(2);
+    (logits[9], logits[newline as usize]) = (10.0, 5.0);
+    for _ in 0..4 {
+        let next = sequence.sampler.choose(&logits);
+        sequence.assembler.push(next).into_iter().for_each(|event| heard.hear(event));
+    }
+    assert_eq!(heard.thinking, "%%%", "an end inside the thoughts");
+    (logits[9], logits[newline as usize]) = (5.0, 10.0);
+    let mut chosen = Vec::new();
+    for line in [true, false, false] {
+        logits[newline as usize] = if line { 10.0 } else { 0.0 };
+        let next = sequence.sampler.choose(&logits);
+        chosen.push(next.id);
+        sequence.assembler.push(next).into_iter().for_each(|event| heard.hear(event));
+    }
+    assert_eq!(chosen, [newline, 9, 2], "whitespace is no answer");
+    assert_eq!((heard.answer.as_str(), heard.finish().reason), ("%", FinishReason::Stop));
+    // Where the model opens its thoughts itself, it may not leave at once either.
+    let mut sequence = TOOLS.start(&generation).unwrap();
+    assert_eq!(sequence.sampler.choose(&logits).id, 9);
+    generation.thinking = Thinking::Closed;
+    assert_eq!(MINI.start(&generation).unwrap().sampler.choose(&logits).id, 9);
+    generation.thinking = Thinking::Free;
+    assert_eq!(say(&MINI, &generation, "").answer, "", "without a budget a turn ends where the model ends it");
+}
+
+#[test]
+fn thoughts_are_not_opened_a_second_time() {
+    for (model, thinking) in
+        [(&MINI, Thinking::Free), (&MINI, Thinking::Budget(5)), (&TOOLS, Thinking::Free), (&MINI, Thinking::Closed)]
+    {
+        let mut generation = chat("2 + 3");
+        generation.thinking = thinking;
+        let mut sequence = model.start(&generation).unwrap();
+        let mut heard = Heard::default();
+        let script = match (sequence.assembler.is_thinking(), sequence.assembler.is_answering()) {
+            (true, _) => "a</think>b<think>c</think>d",
+            (_, true) => "b<think>c</think>d",
+            (false, false) => "<think>a</think>b<think>c</think>d",
+        };
+        let script = ids(script);
+        let second = script.iter().rposition(|&id| id == 3).unwrap();
+        for (place, &id) in script.iter().enumerate() {
+            let mut logits = one_hot(id);
+            logits[9] = 10.0;
+            let next = sequence.sampler.choose(&logits);
+            assert_eq!(next.id == 3, id == 3 && place != second, "{thinking:?}");
+            sequence.assembler.push(next).into_iter().for_each(|event| heard.hear(event));
+        }
+        assert_eq!(heard.answer, "b%cd", "{thinking:?}");
+    }
+    // A text that opens no thoughts may spell the mark.
+    let mut generation = chat("");
+    generation.prompt = Prompt::Text("1 + 1 =".into());
+    assert_eq!(say(&MINI, &generation, "<think>2").answer, "<think>2");
+}
+
 #[test]
 fn a_prompt_is_the_template_and_nothing_can_forge_a_turn() {
     let plain = MINI.start(&chat("What is 2 + 3?")).unwrap().prompt;
@@ -496,21 +561,27 @@ proptest! {
     }
 
     #[test]
-    fn no_budget_is_exceeded_and_an_answer_always_fits(wanted in 0usize..200, max_tokens in 1usize..200, seed: u64) {
+    fn no_budget_is_exceeded_and_an_answer_always_comes(
+        wanted in 0usize..200, max_tokens in 1usize..200, ignore_eos: bool, eager in 0f32..20.0, seed: u64,
+    ) {
         let mut generation = chat("2");
         generation.thinking = Thinking::Budget(wanted);
         generation.max_tokens = Some(max_tokens);
-        generation.sampling = Sampling { seed, ignore_eos: true, ..Sampling::default() };
+        generation.sampling = Sampling { seed, ignore_eos, ..Sampling::default() };
         let mut sequence = MINI.start(&generation).unwrap();
         let (mut logits, mut heard) = (random_logits(seed), Heard::default());
         while !sequence.assembler.is_finished() {
-            let chosen = sequence.sampler.choose(&logits());
+            let mut logits = logits();
+            // A model that would rather end its turn.
+            logits[2] += eager;
+            let chosen = sequence.sampler.choose(&logits);
             sequence.assembler.push(chosen).into_iter().for_each(|event| heard.hear(event));
         }
         let usage = heard.finish().usage;
-        prop_assert_eq!(usage.completion_tokens, max_tokens);
+        prop_assert!(usage.completion_tokens == max_tokens || !ignore_eos);
         prop_assert!(usage.reasoning_tokens <= wanted + 1);
-        prop_assert!(max_tokens < 17 || usage.completion_tokens - usage.reasoning_tokens >= 16);
+        prop_assert!(max_tokens < 17 || heard.answer.chars().any(|c| c > ' '), "{:?}", heard.answer);
+        prop_assert!(max_tokens < 17 || !ignore_eos || usage.completion_tokens - usage.reasoning_tokens >= 16);
         prop_assert!(heard.finish().forced_close || usage.reasoning_tokens <= wanted);
     }
 }

@@ -61,6 +61,12 @@ impl Splitter {
         self.phase
     }
 
+    /// Whether a mark that opens thoughts may come next: at the start of a turn, and where marks are only text. After the
+    /// thoughts a second opening would be shown as part of the answer, and no budget would count it.
+    pub fn may_open(&self) -> bool {
+        !self.marks || self.phase != Phase::Answer
+    }
+
     /// Takes the next token and writes to `split` (cleared first) what became certain.
     pub fn push(&mut self, id: u32, split: &mut Split) {
         split.thinking.clear();

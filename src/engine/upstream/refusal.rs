@@ -42,7 +42,12 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
     let name = &server.tier.name;
     let Told { message, param, code } = Told::read(body);
     let message = server.clean(&message);
-    tracing::warn!(tier = %name, status = status.as_u16(), message = %message, "the upstream server refused a request");
+    // What a server says often quotes what the client sent, which is nobody's business at this level.
+    let word = |word: &Option<String>| word.as_deref().map(|word| server.clean(word));
+    tracing::warn!(
+        tier = %name, status = status.as_u16(), param = word(&param), code = word(&code), "the upstream server refused a request"
+    );
+    tracing::debug!(tier = %name, message = %message, "what the upstream server said");
     let failed =
         |what: String| EngineError::Failed { message: format!("the server of tier `{name}` {what}"), upstream: true };
     match status.as_u16() {

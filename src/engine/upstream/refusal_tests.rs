@@ -75,6 +75,43 @@ fn keys_never_leave() {
     assert_eq!(message, "the server of tier `short` refused the key in SHORT_KEY (401)");
 }
 
+/// Where a log goes in a test.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged at `level` of a refusal.
+fn logged(level: tracing::Level, body: &str) -> String {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || drop(told(400, body)));
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn prompts_do_not_get_into_the_log() {
+    let error = json!({"message": "cannot read `my secret diary`", "param": "messages", "code": "invalid_value"});
+    let body = json!({"error": error}).to_string();
+    let log = logged(tracing::Level::INFO, &body);
+    for part in ["short", "400", "messages", "invalid_value"] {
+        assert!(log.contains(part), "{log}");
+    }
+    assert!(!log.contains("diary"), "{log}");
+    assert!(logged(tracing::Level::DEBUG, &body).contains("diary"), "who asks for it is told");
+}
+
 #[test]
 fn each_status_has_its_meaning() {
     let EngineError::UnknownModel { message } = told(404, r#"{"error": {"message": "no such model"}}"#) else {

@@ -15,7 +15,67 @@ use super::reader::{Reader, error_of};
 use super::refusal::causes;
 use crate::engine::{EngineError, Event, Events};
 
-type Source = Pin<Box<dyn Stream<Item = Result<eventsource_stream::Event, EventStreamError<reqwest::Error>>> + Send>>;
+/// Bytes of one event at most: far more than a token with its log-probabilities, or a call of a tool, ever has.
+const LONGEST_EVENT: usize = 16 << 20;
+
+type Item = Result<eventsource_stream::Event, EventStreamError<Broken>>;
+type Source = Pin<Box<dyn Stream<Item = Item> + Send>>;
+
+/// Why no more bytes come.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    /// The connection is lost.
+    #[error(transparent)]
+    Transport(#[from] reqwest::Error),
+    /// Somebody has to keep an event until it is whole.
+    #[error("an event has more than {LONGEST_EVENT} bytes")]
+    TooLong,
+}
+
+/// The length of the event that is on its way, and where in it the stream stands.
+#[derive(Debug, Default)]
+struct Length {
+    bytes: usize,
+    /// Whether nothing stands on this line yet.
+    blank: bool,
+    /// Whether the last byte was a carriage return, of which a line feed may be the other half.
+    returned: bool,
+}
+
+impl Length {
+    /// Goes on by `part`; whether the event is still short enough.
+    fn take(&mut self, part: &[u8]) -> bool {
+        for &byte in part {
+            self.bytes += 1;
+            let second_half = byte == b'\n' && self.returned;
+            self.returned = byte == b'\r';
+            match byte {
+                b'\n' if second_half => {}
+                b'\n' | b'\r' => {
+                    // An empty line ends an event.
+                    if self.blank {
+                        self.bytes = 0;
+                    }
+                    self.blank = true;
+                }
+                _ => self.blank = false,
+            }
+            if self.bytes > LONGEST_EVENT {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The same bytes, as long as no event is too long.
+fn bounded(parts: impl Stream<Item = reqwest::Result<Bytes>>) -> impl Stream<Item = Result<Bytes, Broken>> {
+    let mut length = Length::default();
+    parts.map(move |part| {
+        let part = part?;
+        if length.take(&part) { Ok(part) } else { Err(Broken::TooLong) }
+    })
+}
 
 struct State {
     server: Arc<Server>,
@@ -27,7 +87,7 @@ struct State {
 
 /// The events of a successful response.
 pub(super) fn events(server: Arc<Server>, response: Response, reader: Reader) -> Events {
-    let source: Source = Box::pin(response.bytes_stream().eventsource());
+    let source: Source = Box::pin(bounded(response.bytes_stream()).eventsource());
     let state = State { server, source: Some(source), reader, ready: VecDeque::new() };
     Box::pin(stream::unfold(state, |mut state| async move { state.next().await.map(|event| (event, state)) }))
 }
@@ -51,14 +111,14 @@ impl State {
         }
     }
 
-    fn take(
-        &mut self,
-        item: Option<Result<eventsource_stream::Event, EventStreamError<reqwest::Error>>>,
-    ) -> Result<(), EngineError> {
+    fn take(&mut self, item: Option<Item>) -> Result<(), EngineError> {
         let event = match item {
             None => return self.reader.end(&mut self.ready),
             Some(Ok(event)) => event,
-            Some(Err(EventStreamError::Transport(error))) => {
+            Some(Err(EventStreamError::Transport(Broken::TooLong))) => {
+                return Err(self.reader.failed(&format!("sent an event of more than {LONGEST_EVENT} bytes")));
+            }
+            Some(Err(EventStreamError::Transport(Broken::Transport(error)))) => {
                 tracing::warn!(tier = %self.server.tier.name, error = %causes(&error), "the upstream server's stream broke");
                 let what = if error.is_timeout() { "fell silent" } else { "was lost" };
                 return Err(self.reader.failed(&format!("{what} in the middle of an answer")));
@@ -102,4 +162,29 @@ pub(super) async fn beginning(response: Response, limit: usize) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether all of `count` times `part` comes through.
+    async fn passes(part: &str, count: usize) -> bool {
+        let part = Bytes::from(part.to_owned());
+        let parts = bounded(stream::iter((0..count).map(|_| Ok(part.clone()))));
+        let results: Vec<Result<Bytes, Broken>> = parts.collect().await;
+        results.iter().all(Result::is_ok)
+    }
+
+    #[tokio::test]
+    async fn an_event_has_a_bound_and_a_stream_has_none() {
+        let line = format!("data: {}", "x".repeat(1 << 20));
+        for end in ["\n\n", "\r\n\r\n", "\r\r"] {
+            assert!(passes(&format!("{line}{end}"), 20).await, "{end:?}");
+        }
+        assert!(passes(&line, 15).await);
+        for end in ["", "\n", "\r\n", "\r"] {
+            assert!(!passes(&format!("{line}{end}"), 20).await, "{end:?}");
+        }
+    }
 }

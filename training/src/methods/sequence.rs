@@ -1,9 +1,4 @@
-//! Token sequences with a part that is given and a part that is learnt from, and how they pass through a decoder.
-
-use candle_core::Tensor;
-
-use crate::Result;
-use crate::model::{Decoder, Packed};
+//! Token sequences with a part that is given and a part that is learnt from, and their division into micro-batches.
 
 /// One sequence and which of its tokens are learnt from; the others are given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,28 +37,6 @@ pub(super) fn micro_batches<'a, T>(
         rest = later;
         Some(micro)
     })
-}
-
-/// Logits that predict the targets of `sequences`, divided by the sampling temperature, `[targets, vocabulary]`, and the
-/// targets themselves, both in order.
-///
-/// # Errors
-/// As [`Decoder::hidden`].
-pub(super) fn target_logits(
-    decoder: &Decoder,
-    sequences: &[&Sequence],
-    temperature: f64,
-) -> Result<(Tensor, Vec<u32>)> {
-    let packed = Packed::new(sequences.iter().map(|sequence| &sequence.ids[..sequence.ids.len() - 1]));
-    let mut rows = Vec::new();
-    let mut targets = Vec::new();
-    for (sequence, &offset) in sequences.iter().zip(&packed.offsets) {
-        rows.extend(sequence.targets.iter().map(|target| (offset + target - 1) as u32));
-        targets.extend(sequence.targets.iter().map(|&target| sequence.ids[target]));
-    }
-    let logits = decoder.logits_at(&decoder.hidden(&packed)?, &rows)?;
-    let logits = if temperature == 1.0 { logits } else { (logits / temperature)? };
-    Ok((logits, targets))
 }
 
 #[cfg(test)]

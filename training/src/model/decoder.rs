@@ -25,6 +25,11 @@ impl Packed {
         }
         packed
     }
+
+    /// Tokens of each sequence.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
+        self.offsets.windows(2).map(|pair| pair[1] - pair[0])
+    }
 }
 
 /// A matrix that multiplies from the right, with the bias it may have.

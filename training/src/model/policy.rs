@@ -7,6 +7,7 @@ use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
 use super::decoder::Decoder;
+use super::layered::{Adapter, Layered, Weight};
 use super::lora::{Factors, LoraAdapter, LoraConfig};
 use super::ops::Rotary;
 use super::pretrained::Pretrained;
@@ -123,6 +124,39 @@ impl Policy {
             Part::Lora(adapter) => {
                 Decoder::new(&self.base.config, &self.rotary, |name| adapter.fold(name, &self.base.weight(name)?))
             }
+        }
+    }
+
+    /// The policy run layer by layer, its trained tensors at their places among [`Policy::parameters`]. It shares all of
+    /// its storage with the policy, so it stays the policy through every update.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a weight is missing.
+    pub fn layered(&self) -> Result<Layered> {
+        let places: BTreeMap<&str, usize> =
+            self.parameters.iter().enumerate().map(|(place, (name, _))| (name.as_str(), place)).collect();
+        let trained = |name: &str| {
+            let &place = places.get(name)?;
+            Some(Weight::trained(self.parameters[place].1.as_tensor(), place))
+        };
+        let weight = |name: &str| match trained(name) {
+            Some(weight) => Ok(weight),
+            None => Ok(Weight::frozen(&self.base.weight(name)?)),
+        };
+        let adapter = |name: &str| {
+            let Part::Lora(adapter) = &self.part else {
+                return None;
+            };
+            let (a, b) = (trained(&format!("{name}.lora_A"))?, trained(&format!("{name}.lora_B"))?);
+            Some(Adapter { a, b, scale: adapter.config.scale() })
+        };
+        Layered::new(&self.base.config, &self.rotary, weight, adapter)
+    }
+
+    /// Frees the base's weights where all of them are trained: for runs that compare with no reference policy.
+    pub fn forget_reference(&mut self) {
+        if matches!(self.part, Part::Full) {
+            self.base.weights.clear();
         }
     }
 

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use super::config::{ModelConfig, SpecialTokens};
 use super::decoder::Decoder;
+use super::layered::{Layered, Weight};
 use super::lora::LoraAdapter;
 use super::ops::Rotary;
 use super::weights::{Weights, hash_files, read_weights, weight_files, write_weights};
@@ -15,6 +17,9 @@ use crate::{Error, Result, files};
 
 /// Files of a folder that say how text becomes tokens.
 const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// Files of a folder that say what shape the model has and which tokens end its turn.
+const SETTINGS_FILES: [&str; 2] = ["config.json", "generation_config.json"];
 
 /// A model as it lies in a folder.
 #[derive(Debug, Clone)]
@@ -33,16 +38,24 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Config`] when there is no such folder, otherwise as the readers of its parts.
     pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        let config = Self::config(folder)?;
+        let tokens = SpecialTokens::read(folder)?;
+        let weights = read_weights(folder, &config, dtype, device)?;
+        Ok(Self { config, tokens, weights })
+    }
+
+    /// The configuration of the model in `folder`, before any weight is read.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no such folder, otherwise as [`ModelConfig::read`].
+    pub fn config(folder: &Path) -> Result<ModelConfig> {
         if !folder.is_dir() {
             return Err(Error::config(format!(
                 "no model folder at `{}`; expected a Hugging Face folder with config.json and model.safetensors",
                 folder.display()
             )));
         }
-        let config = ModelConfig::read(folder)?;
-        let tokens = SpecialTokens::read(folder)?;
-        let weights = read_weights(folder, &config, dtype, device)?;
-        Ok(Self { config, tokens, weights })
+        ModelConfig::read(folder)
     }
 
     /// A model with random weights: normal with standard deviation 0.02 for the embedding and `1 / sqrt(in)` for the
@@ -73,12 +86,31 @@ impl Pretrained {
         Ok(Self { config, tokens, weights })
     }
 
+    /// The same model with weights of another format on another device.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the device has no room for them.
+    pub fn to(mut self, dtype: DType, device: &Device) -> Result<Self> {
+        for weight in self.weights.values_mut() {
+            *weight = weight.to_dtype(dtype)?.to_device(device)?;
+        }
+        Ok(self)
+    }
+
     /// A decoder over these weights as constants.
     ///
     /// # Errors
     /// [`Error::Config`] when a weight is missing.
     pub fn decoder(&self) -> Result<Decoder> {
         Decoder::new(&self.config, &self.rotary(), |name| self.weight(name))
+    }
+
+    /// These weights as constants, run layer by layer, without a copy of any.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a weight is missing.
+    pub fn layered(&self) -> Result<Layered> {
+        Layered::new(&self.config, &self.rotary(), |name| Ok(Weight::frozen(&self.weight(name)?)), |_| None)
     }
 
     /// A decoder over these weights with `adapter` folded in, as constants.
@@ -119,6 +151,24 @@ impl Pretrained {
 /// As [`weight_files`].
 pub fn weights_hash(folder: &Path) -> Result<String> {
     hash_files(&weight_files(folder)?)
+}
+
+/// SHA-256 of everything else in `folder` that decides what a model does: its configuration, special tokens, tokenizer and
+/// chat template, in hexadecimal. A file that is absent differs from an empty one.
+///
+/// # Errors
+/// [`Error::Io`] when one cannot be read.
+pub fn settings_hash(folder: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    for name in SETTINGS_FILES.into_iter().chain(TOKENIZER_FILES) {
+        let path = folder.join(name);
+        if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            hash.update(format!("{name} {}\n", bytes.len()));
+            hash.update(bytes);
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Copies the tokenizer's files from one folder to another.

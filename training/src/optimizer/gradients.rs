@@ -96,24 +96,38 @@ impl Gradients {
 /// The Euclidean norm over all gradients: bit for bit the same for the same gradients on the same kind of device.
 pub(super) fn norm(gradients: &[&Tensor]) -> Result<f64> {
     let mut squares = 0.0;
+    let mut elsewhere = Vec::new();
     for gradient in gradients {
-        squares += sum_of_squares(gradient)?;
+        match sum_of_squares(gradient)? {
+            Sum::Here(sum) => squares += sum,
+            Sum::OnDevice(sum) => elsewhere.push(sum),
+        }
+    }
+    // One transfer for all: each would wait for the device.
+    if !elsewhere.is_empty() {
+        squares += Tensor::stack(&elsewhere, 0)?.to_vec1::<f32>()?.into_iter().map(f64::from).sum::<f64>();
     }
     Ok(squares.sqrt())
 }
 
-fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
+/// A sum of squares, or a scalar on a device that will hold it.
+enum Sum {
+    Here(f64),
+    OnDevice(Tensor),
+}
+
+fn sum_of_squares(gradient: &Tensor) -> Result<Sum> {
     let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
     {
         let (storage, layout) = gradient.storage_and_layout();
         if let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
             let partial: Vec<f64> = values[start..end].par_chunks(NORM_CHUNK).map(chunk_sum_of_squares).collect();
-            return Ok(partial.iter().sum());
+            return Ok(Sum::Here(partial.iter().sum()));
         }
     }
     // Row sums first: a reduction of everything at once runs on a single block of a GPU.
     let rows = if gradient.rank() == 0 { gradient.sqr()? } else { gradient.sqr()?.sum(D::Minus1)? };
-    Ok(f64::from(rows.sum_all()?.to_scalar::<f32>()?))
+    Ok(Sum::OnDevice(rows.sum_all()?))
 }
 
 fn chunk_sum_of_squares(values: &[f32]) -> f64 {

@@ -20,6 +20,9 @@ const WITHOUT_EFFECT: &[&str] = &[
     "/run",
     "/eval",
     "/behaviours",
+    "/compute/device",
+    "/compute/path",
+    "/compute/memory",
 ];
 
 impl Recipe {
@@ -27,8 +30,9 @@ impl Recipe {
     /// may continue the other's run.
     ///
     /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its
-    /// own alpha beside this), `run`, `eval`, `behaviours`, and the two keys that only fit a run into memory,
-    /// `rollout.concurrent_sequences` and `optimizer.microbatch_tokens` (they change rounding).
+    /// own alpha beside this), `run`, `eval`, `behaviours`, and the keys that only fit a run into a
+    /// device and its memory, `rollout.concurrent_sequences`, `optimizer.microbatch_tokens` and all of `compute` but the
+    /// number format (they change rounding).
     ///
     /// # Errors
     /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.
@@ -69,6 +73,10 @@ impl Recipe {
             {
                 table.remove(key);
             }
+        }
+        // A section of which nothing is left is as good as absent.
+        if let Value::Object(table) = &mut value {
+            table.retain(|_, section| !matches!(section, Value::Object(inner) if inner.is_empty()));
         }
         Ok(value)
     }

@@ -5,6 +5,7 @@
 //! here trains, and nothing that trains takes a number from anywhere else.
 
 mod choices;
+mod compute;
 mod data;
 mod fingerprint;
 mod keys;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use choices::{DataSource, LengthOf, SftSchedule, Stage, TargetModule, Truncated, TuningMode, Vocabulary};
+pub use compute::ComputeSection;
 pub use data::{BehavioursSection, DataSection, GraderSection};
 pub use model::{ModelSection, TuningSection};
 pub use rl::{AlgorithmSection, ObjectiveSection, OptimizerSection, RolloutSection};
@@ -42,6 +44,9 @@ pub struct Recipe {
     /// `[model]`: the decoder's shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSection>,
+    /// `[compute]`: device and number format.
+    #[serde(default, skip_serializing_if = "ComputeSection::is_default")]
+    pub compute: ComputeSection,
     /// `[tuning]`: which weights move.
     #[serde(default)]
     pub tuning: TuningSection,

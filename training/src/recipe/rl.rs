@@ -75,7 +75,8 @@ pub struct RolloutSection {
     pub max_new_tokens: usize,
     /// Most responses decoded at the same time; bounds the memory of the KV cache. Default 256, a whole step.
     pub concurrent_sequences: usize,
-    /// Longer prompts are left out. Default 512 (script: `prompt_max_len`).
+    /// Problems of a file with longer prompts are left out, and counted; of the generator none may be longer. Default 512
+    /// (script: `prompt_max_len`).
     pub max_prompt_tokens: usize,
 }
 
@@ -161,6 +162,10 @@ pub struct AlgorithmSection {
     pub truncated: Truncated,
     /// What a length counts. Default `response` (paper's text; its code counts the prompt too).
     pub length: LengthOf,
+    /// Corrects for a sampler whose probabilities are not quite the trainer's: every token's advantage is multiplied by
+    /// the trainer's probability over the sampler's, at most this number; 2 is usual. Off when absent, as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated_is: Option<f64>,
 }
 
 impl Default for AlgorithmSection {
@@ -173,6 +178,7 @@ impl Default for AlgorithmSection {
             loss_aggregation: LossAggregation::SequenceMean,
             truncated: Truncated::Zero,
             length: LengthOf::Response,
+            truncated_is: None,
         }
     }
 }

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::cache::{BlockPool, SequenceCache};
-use super::draw::{Drawn, draw};
+use super::draw::draw;
 use super::forward::{PlainDecoder, StepInput};
-use super::{FinishReason, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
+use super::response::{Response, check};
+use super::{Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
 use crate::model::Decoder;
 use crate::{Error, Result};
 
@@ -28,26 +27,10 @@ pub struct CpuSampler {
 
 /// A response being sampled.
 struct Active {
-    request: usize,
-    prompt: Arc<[u32]>,
+    response: Response,
     cache: SequenceCache,
     /// Tokens whose keys and values are stored.
     stored: usize,
-    limit: usize,
-    rng: ChaCha8Rng,
-    ids: Vec<u32>,
-    logprobs: Vec<f32>,
-    finish: Option<FinishReason>,
-}
-
-impl Active {
-    /// The tokens that the next step adds: the prompt first, then always the last one drawn.
-    fn pending(&self) -> &[u32] {
-        match self.ids.last() {
-            Some(last) => std::slice::from_ref(last),
-            None => &self.prompt,
-        }
-    }
 }
 
 impl CpuSampler {
@@ -80,46 +63,20 @@ impl CpuSampler {
         Ok(())
     }
 
-    fn check(&self, requests: &[RolloutRequest], params: &SamplingParams) -> Result<()> {
-        if !(params.temperature >= 0.0 && params.temperature.is_finite()) {
-            return Err(Error::config(format!("temperature {} is not a number of at least 0", params.temperature)));
-        }
-        if !(params.top_p > 0.0 && params.top_p <= 1.0) {
-            return Err(Error::config(format!("top_p {} lies outside (0, 1]", params.top_p)));
-        }
-        if params.max_new_tokens == 0 {
-            return Err(Error::config("max_new_tokens is 0, so nothing would be sampled"));
-        }
-        let (context, vocabulary) = (self.model.config.max_position_embeddings, self.model.config.vocab_size);
-        for (index, request) in requests.iter().enumerate() {
-            if request.prompt.is_empty() || request.prompt.len() >= context {
-                let length = request.prompt.len();
-                return Err(Error::config(format!(
-                    "prompt {index} has {length} tokens; the context holds 1 to {context}"
-                )));
-            }
-            if let Some(id) = request.prompt.iter().find(|&&id| id as usize >= vocabulary) {
-                return Err(Error::config(format!("prompt {index} holds token id {id}, outside the vocabulary")));
-            }
-        }
-        Ok(())
-    }
-
     /// Takes waiting requests into the batch while there is room.
-    fn admit(&self, active: &mut Vec<Active>, waiting: &mut VecDeque<(usize, &RolloutRequest)>, limit: usize) {
+    fn admit(
+        &self,
+        active: &mut Vec<Active>,
+        waiting: &mut VecDeque<(usize, &RolloutRequest)>,
+        params: &SamplingParams,
+    ) {
         while active.len() < self.concurrent_sequences
             && let Some((index, request)) = waiting.pop_front()
         {
             active.push(Active {
-                request: index,
-                prompt: request.prompt.clone(),
+                response: Response::new(index, request, params, &self.model.config),
                 cache: SequenceCache::new(self.model.block_layout()),
                 stored: 0,
-                limit: limit.min(self.model.config.max_position_embeddings - request.prompt.len()),
-                rng: ChaCha8Rng::seed_from_u64(request.seed),
-                ids: Vec::new(),
-                logprobs: Vec::new(),
-                finish: None,
             });
         }
     }
@@ -133,7 +90,7 @@ impl CpuSampler {
             let shares = i > 0
                 && active[i].stored == 0
                 && active[i - 1].stored == 0
-                && Arc::ptr_eq(&active[i].prompt, &active[i - 1].prompt);
+                && Arc::ptr_eq(&active[i].response.prompt, &active[i - 1].response.prompt);
             leaders += usize::from(!shares);
             rows.push(leaders - 1);
         }
@@ -142,17 +99,13 @@ impl CpuSampler {
             if inputs.len() > rows[i] {
                 continue;
             }
-            let length = sequence.stored + sequence.pending().len();
-            sequence.cache.reserve(length, &mut self.pool);
-            let tokens = match sequence.ids.last() {
-                Some(last) => std::slice::from_ref(last),
-                None => &*sequence.prompt,
-            };
+            let tokens = sequence.response.pending();
+            sequence.cache.reserve(sequence.stored + tokens.len(), &mut self.pool);
             inputs.push(StepInput { tokens, position: sequence.stored, cache: &mut sequence.cache });
         }
         let logits = self.model.step(&mut inputs);
         for i in 0..active.len() {
-            let added = active[i].pending().len();
+            let added = active[i].response.pending().len();
             active[i].stored += added;
             if i > 0 && rows[i] == rows[i - 1] {
                 active[i].cache = active[i - 1].cache.fork(&mut self.pool);
@@ -168,14 +121,8 @@ impl CpuSampler {
             || vec![0f32; vocabulary],
             |scratch, (sequence, &row)| {
                 scratch.copy_from_slice(&logits[row * vocabulary..(row + 1) * vocabulary]);
-                let Drawn { id, logprob } = draw(scratch, params, &mut sequence.rng);
-                sequence.ids.push(id);
-                sequence.logprobs.push(logprob);
-                if self.end_of_sequence.contains(&id) {
-                    sequence.finish = Some(FinishReason::Stop);
-                } else if sequence.ids.len() >= sequence.limit {
-                    sequence.finish = Some(FinishReason::Length);
-                }
+                let drawn = draw(scratch, params, &mut sequence.response.rng);
+                sequence.response.push(drawn, &self.end_of_sequence);
             },
         );
     }
@@ -188,13 +135,13 @@ impl Sampler for CpuSampler {
         params: &SamplingParams,
         progress: &mut dyn FnMut(RolloutProgress) -> bool,
     ) -> Result<Vec<Rollout>> {
-        self.check(requests, params)?;
+        check(requests, params, &self.model.config)?;
         let mut waiting: VecDeque<_> = requests.iter().enumerate().collect();
         let mut active: Vec<Active> = Vec::new();
         let mut results: Vec<Option<Rollout>> = requests.iter().map(|_| None).collect();
         let mut report = RolloutProgress { finished: 0, tokens: 0 };
         loop {
-            self.admit(&mut active, &mut waiting, params.max_new_tokens);
+            self.admit(&mut active, &mut waiting, params);
             if active.is_empty() {
                 break;
             }
@@ -203,13 +150,14 @@ impl Sampler for CpuSampler {
             report.tokens += active.len();
             let mut going_on = Vec::with_capacity(active.len());
             for sequence in active {
-                let Some(finish) = sequence.finish else {
+                if !sequence.response.is_finished() {
                     going_on.push(sequence);
                     continue;
-                };
+                }
                 report.finished += 1;
                 self.pool.release(sequence.cache);
-                results[sequence.request] = Some(Rollout { ids: sequence.ids, logprobs: sequence.logprobs, finish });
+                let request = sequence.response.request;
+                results[request] = sequence.response.into_rollout();
             }
             active = going_on;
             if !progress(report) {
@@ -222,42 +170,15 @@ impl Sampler for CpuSampler {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
+    use super::super::FinishReason;
+    use super::super::test_support::{END, PARAMS, model, requests};
     use super::*;
+    use crate::model::Packed;
     use crate::model::ops::token_log_probs;
-    use crate::model::{ModelConfig, Packed, Pretrained, SpecialTokens};
-
-    const END: u32 = 3;
 
     fn decoder() -> Decoder {
-        let config = ModelConfig {
-            vocab_size: 37,
-            hidden_size: 24,
-            intermediate_size: 40,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            head_dim: 6,
-            max_position_embeddings: 160,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            tie_word_embeddings: false,
-        };
-        let tokens = SpecialTokens { bos: None, eos: vec![END], pad: None };
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        Pretrained::random(config, tokens, &mut rng, &Device::Cpu).unwrap().decoder().unwrap()
+        model().decoder().unwrap()
     }
-
-    fn requests(count: usize) -> Vec<RolloutRequest> {
-        let prompts: Vec<Arc<[u32]>> =
-            (0..7u32).map(|p| (0..5 + 11 * p).map(|i| (i * 5 + p) % 37).collect::<Vec<_>>().into()).collect();
-        (0..count)
-            .map(|i| RolloutRequest { prompt: prompts[i / 3 % prompts.len()].clone(), seed: 100 + i as u64 })
-            .collect()
-    }
-
-    const PARAMS: SamplingParams = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 90 };
 
     fn generate(concurrent: usize, requests: &[RolloutRequest]) -> Vec<Rollout> {
         let mut sampler = CpuSampler::new(&decoder(), &[END], concurrent).unwrap();

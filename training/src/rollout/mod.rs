@@ -1,16 +1,22 @@
 //! Sampling responses from the policy: many prompts at once, each with a seed of its own.
 //!
-//! The trainer sees the [`Sampler`] trait; [`CpuSampler`] is the one of this crate, a serving engine may be another.
+//! The trainer sees the [`Sampler`] trait. [`CpuSampler`] works on plain slices, [`DeviceSampler`] on the tensors of any
+//! device; a serving engine may be another.
 //! A sampler knows tokens and probabilities. What a response is worth is none of its business.
 
 mod cache;
 mod cpu;
+mod device;
 mod draw;
 mod forward;
+mod response;
+#[cfg(test)]
+mod test_support;
 
 use std::sync::Arc;
 
 pub use cpu::CpuSampler;
+pub use device::DeviceSampler;
 
 use crate::Result;
 

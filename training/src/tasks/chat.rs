@@ -150,6 +150,11 @@ impl ChatTemplate {
             .map_err(|error| failure(&self.source, &error))
     }
 
+    /// The template's source; two models with the same one see the same prompts.
+    pub fn text(&self) -> String {
+        self.environment.get_template(NAME).map_or_else(|_| String::new(), |template| template.source().to_owned())
+    }
+
     /// Whether `text` stands anywhere in the template's source (the name of a role).
     pub fn mentions(&self, text: &str) -> bool {
         self.environment.get_template(NAME).is_ok_and(|template| template.source().contains(text))

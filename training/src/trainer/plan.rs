@@ -1,15 +1,23 @@
 //! What a run will do, take and leave behind, worked out before it begins.
 //!
 //! A plan is arithmetic on a recipe and the shape of its model: no file is opened. Token counts and memory are upper
-//! bounds; the formulas stand at the fields of [`Memory`].
+//! bounds; the formulas stand at the fields of [`Memory`]. Where the memory of the device is known, a [`Fit`] chooses what
+//! may be chosen, or says why nothing can.
+
+mod fit;
+mod memory;
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::advantage::KlPlacement;
+pub use fit::Fit;
+pub use memory::Memory;
+use memory::{Needs, adapter_parameters};
+
+use crate::model::ModelConfig;
 use crate::recipe::{ModelSection, Recipe, Stage, TargetModule, TuningMode};
 use crate::{Error, Result};
 
-/// Bytes of a gradient, a moment of Adam, or a full-precision copy of a weight.
+/// Bytes of a trained weight, and of a moment of Adam, in a checkpoint.
 const F32: u64 = 4;
 
 /// The sizes of a Qwen2 decoder.
@@ -57,6 +65,22 @@ impl ModelShape {
         })
     }
 
+    /// The shape of a model on disk, with weights of `dtype_bytes`.
+    #[must_use]
+    pub fn from_config(config: &ModelConfig, dtype_bytes: u64) -> Self {
+        Self {
+            hidden: config.hidden_size as u64,
+            layers: config.num_hidden_layers as u64,
+            heads: config.num_attention_heads as u64,
+            kv_heads: config.num_key_value_heads as u64,
+            head_dim: config.head_dim as u64,
+            intermediate: config.intermediate_size as u64,
+            vocab: config.vocab_size as u64,
+            tied: config.tie_word_embeddings,
+            dtype_bytes,
+        }
+    }
+
     /// Inputs and outputs of a projection.
     fn projection(&self, module: TargetModule) -> (u64, u64) {
         let (query, key) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
@@ -87,37 +111,6 @@ impl ModelShape {
     }
 }
 
-/// Memory of a run in bytes, upper bounds. `b` is the bytes of a weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Model and adapter: `(parameters + adapter) · b`.
-    pub weights: u64,
-    /// The frozen reference policy: `parameters · b`, or 0 where the base beneath an adapter is the reference, where
-    /// nothing is compared with one (`kl = "off"`), and in supervised learning.
-    pub reference: u64,
-    /// `trained · 4`.
-    pub gradients: u64,
-    /// Adam's two moments, and a full-precision copy of weights that are not: `trained · 8`, or `trained · 12` with b <
-    /// 4.
-    pub optimizer: u64,
-    /// What a micro-batch of T tokens keeps for its backward pass:
-    /// `T · layers · ((6 hidden + 3 heads · head_dim + 4 kv_heads · head_dim + 4 intermediate) · b + 4 heads)`, with
-    /// the attention's own scores computed anew in the backward pass, and `T · vocab · 8` for logits and their
-    /// gradient. T is `microbatch_tokens`, or the longest possible sequence where that is more.
-    pub activations: u64,
-    /// Keys and values of the responses that are sampled at the same time, all of full length:
-    /// `2 · layers · kv_heads · head_dim · b · sequences · (max_prompt_tokens + max_new_tokens)`.
-    pub kv_cache: u64,
-}
-
-impl Memory {
-    /// The most that is held at one time: sampling and updates take turns.
-    pub fn peak(&self) -> u64 {
-        let lasting = self.weights + self.reference + self.optimizer;
-        lasting + self.kv_cache.max(self.gradients + self.activations)
-    }
-}
-
 /// What a recipe amounts to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -141,6 +134,8 @@ pub struct Plan {
     pub trained: u64,
     /// Memory of a run.
     pub memory: Memory,
+    /// How the run fits into the device's memory, where that is known.
+    pub fit: Option<Fit>,
     /// Files of a run's folder with their sizes in bytes; 0 for those of a few lines, or a line a step.
     pub files: Vec<(String, u64)>,
 }
@@ -150,15 +145,12 @@ impl Plan {
     pub fn for_recipe(recipe: &Recipe, shape: &ModelShape) -> Self {
         let (rollout, optimizer) = (&recipe.rollout, &recipe.optimizer);
         let is_rl = recipe.stage == Stage::Rl;
-        let has_adapter = recipe.tuning.mode == TuningMode::Lora;
         let parameters = shape.parameters();
-        let adapter = match recipe.tuning.mode {
-            TuningMode::Lora => shape.adapter_parameters(recipe.tuning.rank as u64, &recipe.tuning.target_modules),
-            TuningMode::Full => 0,
+        let trained = match recipe.tuning.mode {
+            TuningMode::Lora => adapter_parameters(recipe, shape),
+            TuningMode::Full => parameters,
         };
-        let trained = if has_adapter { adapter } else { parameters };
         let in_a_step = (rollout.prompts_per_step * rollout.samples_per_prompt) as u64;
-        let longest = (rollout.max_prompt_tokens + rollout.max_new_tokens) as u64;
         let (steps, updates, responses, tokens) = if is_rl {
             let steps = recipe.run.steps as u64;
             let responses = steps * in_a_step;
@@ -167,21 +159,8 @@ impl Plan {
             let updates = recipe.sft.updates() as u64;
             (updates, updates, 0, recipe.sft.tokens as u64)
         };
-        let b = shape.dtype_bytes;
-        let needs_reference = is_rl && !has_adapter && recipe.algorithm.kl != KlPlacement::Off;
-        let microbatch = (optimizer.microbatch_tokens as u64).max(if is_rl { longest } else { 0 });
-        let (query, key) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        let of_a_layer = (6 * shape.hidden + 3 * query + 4 * key + 4 * shape.intermediate) * b + F32 * shape.heads;
         let sequences = if is_rl { in_a_step.min(rollout.concurrent_sequences as u64) } else { 0 };
-        let copies = if b < F32 { 3 } else { 2 };
-        let memory = Memory {
-            weights: (parameters + adapter) * b,
-            reference: if needs_reference { parameters * b } else { 0 },
-            gradients: trained * F32,
-            optimizer: trained * F32 * copies,
-            activations: microbatch * (shape.layers * of_a_layer + shape.vocab * 2 * F32),
-            kv_cache: 2 * shape.layers * key * b * sequences * longest,
-        };
+        let memory = Needs::of(recipe, shape).memory(optimizer.microbatch_tokens as u64, sequences);
         let checkpoint = trained * F32 * 3;
         let files = [
             ("run.json", 0),
@@ -202,8 +181,23 @@ impl Plan {
             parameters,
             trained,
             memory,
+            fit: None,
             files: files.map(|(name, bytes)| (name.to_owned(), bytes)).to_vec(),
         }
+    }
+
+    /// Bytes of the weights that a run ends with, f32: an adapter, or the whole model.
+    pub fn result_bytes(&self) -> u64 {
+        self.trained * F32
+    }
+
+    /// The plan of `recipe` fitted into `memory` bytes of a device.
+    ///
+    /// # Errors
+    /// As [`Fit::new`].
+    pub fn fitted(recipe: &Recipe, shape: &ModelShape, memory: u64) -> Result<Self> {
+        let fit = Fit::new(recipe, shape, memory)?;
+        Ok(Self { fit: Some(fit), ..Self::for_recipe(&fit.apply(recipe), shape) })
     }
 
     /// Runs of the recipe.
@@ -239,6 +233,13 @@ impl Display for Plan {
         row("  updates: gradients", bytes(self.memory.gradients));
         row("  updates: activations", bytes(self.memory.activations));
         row("  sampling: keys and values", bytes(self.memory.kv_cache));
+        if let Some(fit) = &self.fit {
+            row("memory of the device", bytes(fit.memory));
+            row("  tokens of a micro-batch", thousands(fit.microbatch_tokens as u64));
+            if self.responses > 0 {
+                row("  sequences sampled at a time", thousands(fit.concurrent_sequences as u64));
+            }
+        }
         row("files of a run", String::new());
         for (name, size) in &self.files {
             row(&format!("  {name}"), if *size == 0 { "small".to_owned() } else { bytes(*size) });
@@ -261,7 +262,7 @@ fn thousands(number: u64) -> String {
 }
 
 /// A size in the largest binary unit that leaves at least 1.
-fn bytes(size: u64) -> String {
+pub fn bytes(size: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = size as f64;
     let mut unit = 0;
@@ -334,7 +335,7 @@ mod tests {
                     concurrent_sequences = 6\n[optimizer]\nmicrobatch_tokens = 30\n[run]\nsteps = 5\n";
         let plan = Plan::for_recipe(&Recipe::parse(text, &[]).unwrap(), &TINY);
         assert_eq!((plan.steps, plan.updates, plan.responses, plan.tokens), (5, 10, 40, 800));
-        assert_eq!((plan.parameters, plan.trained), (1304, 768));
+        assert_eq!((plan.parameters, plan.trained, plan.result_bytes()), (1304, 768, 768 * 4));
         let memory = Memory {
             weights: (1304 + 768) * 4,
             reference: 0,

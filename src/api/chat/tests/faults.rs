@@ -5,7 +5,7 @@ use axum::http::Request;
 use serde_json::json;
 
 use super::{PATH, ask, request};
-use crate::api::test_support::{MAX_BODY, Reply, Server, finished, said, started, usual, valid};
+use crate::api::test_support::{MAX_BODY, Reply, Server, finished, said, started, usual};
 use crate::engine::{EngineError, FinishReason};
 
 async fn raw(server: &Server, content_type: Option<&str>, body: impl Into<Body>) -> Reply {
@@ -19,7 +19,7 @@ async fn raw(server: &Server, content_type: Option<&str>, body: impl Into<Body>)
 
 fn check(reply: &Reply, status: u16) {
     assert_eq!(reply.status, status, "{}", reply.text());
-    valid("ErrorResponse", &reply.json());
+    assert!(reply.json()["error"].is_object());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,7 +16,6 @@ async fn a_response_has_openais_shape_and_our_report() {
     let reply = ask(&server, json!({"seed": 9})).await;
     assert_eq!(reply.status, 200);
     let body = reply.json();
-    valid("CreateChatCompletionResponse", &body);
     let expected = json!({
         "id": "chatcmpl-00000000000008000000000000001000",
         "object": "chat.completion",
@@ -72,7 +72,6 @@ async fn a_stream_says_the_same_as_a_body() {
     let (events, done) = reply.events();
     assert!(done);
     for event in &events {
-        valid("CreateChatCompletionStreamResponse", event);
         assert_eq!((&event["id"], &event["model"]), (&events[0]["id"], &json!("brevity-mini:base")));
         assert!(event.get("usage").is_none(), "usage was not asked for");
     }
@@ -100,7 +99,6 @@ async fn usage_comes_once_when_asked_for() {
     let (mut events, done) = reply.events();
     assert!(done);
     let last = events.pop().unwrap();
-    valid("CreateChatCompletionStreamResponse", &last);
     assert_eq!(last["choices"], json!([]));
     let usage = &last["usage"];
     assert_eq!(
@@ -117,7 +115,6 @@ async fn usage_comes_once_when_asked_for() {
 async fn choices_have_places_and_seeds_of_their_own() {
     let server = Server::new(usual());
     let body = ask(&server, json!({"n": 3, "seed": -1})).await.json();
-    valid("CreateChatCompletionResponse", &body);
     let places: Vec<u64> = body["choices"].as_array().unwrap().iter().map(|c| c["index"].as_u64().unwrap()).collect();
     assert_eq!(places, [0, 1, 2]);
     let asked = server.engine.asked.lock().unwrap();
@@ -172,7 +169,6 @@ async fn thoughts_can_be_hidden_and_are_counted_all_the_same() {
 async fn thoughts_that_are_cut_off_never_become_an_answer() {
     let server = Server::new(vec![started(), thought("hmm"), thought(" hmm"), finished(FinishReason::Length)]);
     let body = ask(&server, json!({"max_tokens": 2})).await.json();
-    valid("CreateChatCompletionResponse", &body);
     let choice = &body["choices"][0];
     assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!(""), &json!("length")));
     assert_eq!(choice["message"]["reasoning_content"], "hmm hmm");
@@ -196,13 +192,11 @@ async fn calls_come_whole() {
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
     let server = Server::new(steps);
     let body = ask(&server, json!({"tools": tools})).await.json();
-    valid("CreateChatCompletionResponse", &body);
     let choice = &body["choices"][0];
     assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&Value::Null, &json!("tool_calls")));
     let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}});
     assert_eq!(choice["message"]["tool_calls"][1], call);
     let (events, _) = ask(&server, json!({"tools": tools, "stream": true})).await.events();
-    events.iter().for_each(|event| valid("CreateChatCompletionStreamResponse", event));
     let deltas: Vec<&Value> =
         events.iter().filter_map(|event| event["choices"][0]["delta"].get("tool_calls")).collect();
     assert_eq!((deltas.len(), &deltas[1][0]["index"], &deltas[1][0]["id"]), (2, &json!(1), &json!("call_1")));
@@ -216,14 +210,12 @@ async fn log_probabilities_are_those_of_the_answer() {
     let server = Server::new(vec![started(), scored(true, "th"), scored(false, "an"), finished(FinishReason::Stop)]);
     let fields = json!({"logprobs": true, "top_logprobs": 1});
     let body = ask(&server, fields.clone()).await.json();
-    valid("CreateChatCompletionResponse", &body);
     let expected = json!({"content": [{"token": "an", "logprob": -0.5, "bytes": [97, 110],
         "top_logprobs": [{"token": "an", "logprob": -0.5, "bytes": [97, 110]}]}], "refusal": null});
     assert_eq!(body["choices"][0]["logprobs"], expected);
     let mut fields = fields;
     fields["stream"] = json!(true);
     let (events, _) = ask(&server, fields).await.events();
-    events.iter().for_each(|event| valid("CreateChatCompletionStreamResponse", event));
     let scores: Vec<&Value> = events.iter().map(|e| &e["choices"][0]["logprobs"]).filter(|l| !l.is_null()).collect();
     assert_eq!(scores, [&expected]);
     assert_eq!(server.engine.asked.lock().unwrap()[0].logprobs, Some(Logprobs { top: 1 }));
@@ -265,6 +257,20 @@ async fn what_changes_nothing_is_told() {
     );
 }
 
+#[tokio::test]
+async fn what_changes_nothing_is_counted_where_it_is_too_much() {
+    let server = Server::new(usual());
+    let tools = json!([{"type": "function", "function": {"name": "f", "strict": true}}]);
+    let reply = ask(&server, json!({"tools": tools})).await;
+    assert_eq!(reply.headers["x-brevity-ignored"], "tools.0.function.strict");
+    let fields: serde_json::Map<String, Value> = (0..200).map(|i| (format!("unheard_of_{i:03}"), json!(i))).collect();
+    let reply = ask(&server, Value::Object(fields)).await;
+    let told = reply.headers["x-brevity-ignored"].to_str().unwrap();
+    let (named, more) = told.rsplit_once(" and ").unwrap();
+    let named = named.split(", ").count();
+    assert_eq!(more, format!("{} more", 200 - named), "{told}");
+}
+
 /// An effort whose tier is not loaded.
 #[tokio::test]
 async fn another_tier_never_answers_in_silence() {
@@ -282,19 +288,16 @@ async fn another_tier_never_answers_in_silence() {
 async fn models_tiers_and_health_are_told() {
     let server = Server::new(usual());
     let list = server.get("/v1/models").await.json();
-    valid("ListModelsResponse", &list);
     let ids: Vec<&str> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["brevity-mini", "brevity-mini:terse", "brevity-mini:base"]);
     assert_eq!((&list["data"][1]["alpha"], &list["data"][1]["context_length"]), (&json!(0.4), &json!(1024)));
     let model = server.get("/v1/models/brevity-mini:terse").await.json();
-    valid("Model", &model);
     assert_eq!(model, list["data"][1]);
     assert_eq!(server.get("/v1/models/brevity-mini%3Aterse").await.json(), model);
     assert_eq!(server.get("/v1/models/mini:low").await.json()["tier"], "terse");
     for missing in ["/v1/models/gpt-4", "/v1/models/org/name", "/v1/models/mini:lost"] {
         let reply = server.get(missing).await;
-        assert_eq!(reply.status, 404);
-        valid("ErrorResponse", &reply.json());
+        assert_eq!((reply.status.as_u16(), &reply.json()["error"]["code"]), (404, &json!("model_not_found")));
     }
     let tiers = server.get("/v1/tiers").await.json();
     assert_eq!((&tiers["default_effort"], &tiers["effort"]["low"]), (&json!("medium"), &json!("terse")));
@@ -306,6 +309,8 @@ async fn models_tiers_and_health_are_told() {
     assert!(document["paths"]["/v1/chat/completions"]["post"].is_object());
     let page = server.get("/docs/").await;
     assert!(page.status.is_success() && page.text().contains("swagger"), "{}", page.status);
+    let script = server.get("/docs/swagger-initializer.js").await;
+    assert!(script.text().contains("\"validatorUrl\": \"none\""), "{}", script.text());
 }
 
 #[tokio::test]
@@ -322,15 +327,50 @@ async fn readiness_is_asked_of_the_engine_and_remembered() {
     let server = Server::new(usual());
     *server.engine.broken.lock().unwrap() = Some(crate::engine::EngineError::failed("out of memory"));
     let reply = server.get("/ready").await;
-    assert_eq!(reply.status, 503);
-    valid("ErrorResponse", &reply.json());
+    assert_eq!((reply.status.as_u16(), &reply.json()["error"]["code"]), (503, &json!("service_unavailable")));
     assert!(reply.text().contains("out of memory"));
     assert_eq!(server.get("/health").await.status, 200);
+}
+
+/// All places are taken, and the probe does not get one.
+#[tokio::test(start_paused = true)]
+async fn a_busy_engine_is_ready_and_a_silent_one_is_not() {
+    let mut steps = vec![started()];
+    for _ in 0..100 {
+        steps.extend([Step::Wait(Duration::from_secs(2)), thought("hm")]);
+    }
+    steps.push(Step::Hang);
+    let server = Server::new(steps.clone());
+    server.engine.full.store(true, Ordering::SeqCst);
+    let mut long = Box::pin(ask(&server, json!({})));
+    assert!(futures::poll!(&mut long).is_pending());
+    tokio::select! {
+        _ = &mut long => panic!("it never ends"),
+        reply = server.get("/ready") => assert_eq!(reply.status, 200),
+    }
+    // The engine still holds the request and says nothing more; and another tier's token is not this one's.
+    let silent = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        server.get("/ready").await
+    };
+    tokio::select! {
+        _ = &mut long => panic!("it never ends"),
+        reply = silent => assert_eq!(reply.status, 503),
+    }
+    drop(long);
+    let server = Server::new(steps);
+    server.engine.full.store(true, Ordering::SeqCst);
+    let mut terse = Box::pin(ask(&server, json!({"reasoning_effort": "low"})));
+    tokio::select! {
+        _ = &mut terse => panic!("it never ends"),
+        reply = server.get("/ready") => assert_eq!(reply.status, 503),
+    }
 }
 
 /// The subset of the specification rejects what our own types would not: the validator is alive.
 #[test]
 fn the_validator_tells_good_from_bad() {
+    valid("CreateChatCompletionRequest", &request(json!({})));
     let Some(validator) = crate::api::test_support::validator("CreateChatCompletionRequest") else { return };
     assert!(validator.is_valid(&request(json!({"reasoning_effort": "max"}))));
     assert!(!validator.is_valid(&request(json!({"reasoning_effort": "turbo"}))));

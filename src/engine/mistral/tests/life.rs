@@ -43,9 +43,11 @@ async fn a_dropped_stream_frees_its_place() {
     let mut admitted = host(&engine, "base").send(&raw(counted)).await.unwrap();
     admitted.responses.recv().await.unwrap();
     drop(admitted);
+    // Counted after the drop: what was computed before nobody had asked to stop.
+    let before = calls.load(Ordering::SeqCst);
     answer(&engine, ask("alpha-0.4", "What is 58 + 68?")).await.unwrap();
-    let after = calls.load(Ordering::SeqCst);
-    assert!((1..900).contains(&after), "{after} steps were computed of 1000");
+    let after = calls.load(Ordering::SeqCst) - before;
+    assert!(after <= 2, "{after} steps were computed for nobody");
     let mut endless = ask("base", "What is 58 + 68?");
     endless.sampling.ignore_eos = true;
     for taken in 0..20 {
@@ -119,7 +121,7 @@ async fn a_dead_engine_fails_what_it_had_and_comes_back() {
     let admitted = base.send(&raw(deadly)).await.unwrap();
     for victim in victims {
         let last = victim.fold(None, async |_, event| Some(event)).await;
-        assert!(matches!(&last, Some(Err(EngineError::Failed { .. }))), "{last:?}");
+        assert!(matches!(&last, Some(Err(EngineError::Unavailable { .. }))), "{last:?}");
     }
     drop(admitted);
     assert_eq!(answer(&engine, question("own")).await.unwrap(), own, "a model of its own does not notice");

@@ -5,13 +5,15 @@ use std::time::Instant;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::sequence::{Sequence, micro_batches, target_logits};
+use super::super::passes::{Model, Passes, PolicySampler};
+use super::super::sequence::{Sequence, micro_batches};
 use super::prompts::Prompt;
 use crate::advantage::{AdvantageNorm, KlPlacement, ScoredResponse, token_advantages};
-use crate::model::{Decoder, Policy, ops};
+use crate::compute::shrinking;
+use crate::model::Policy;
 use crate::objective::{Objective, Outcome};
 use crate::recipe::{LengthOf, Recipe, RolloutSection, Truncated};
-use crate::rollout::{CpuSampler, FinishReason, RolloutRequest, Sampler, SamplingParams};
+use crate::rollout::{FinishReason, RolloutRequest, SamplingParams};
 use crate::tasks::Grader;
 use crate::text::Codec;
 use crate::trainer::{Observer, Phase};
@@ -24,8 +26,12 @@ pub(super) struct Response {
     pub(super) prompt_tokens: usize,
     pub(super) correct: bool,
     pub(super) truncated: bool,
+    /// The grader came to no verdict, so that it counts as incorrect.
+    pub(super) undecided: bool,
     pub(super) level: Option<String>,
     pub(super) reward: f64,
+    /// As the sampler saw it, `[response tokens]`.
+    pub(super) sampler_logprobs: Vec<f32>,
     /// Under the policy before the step's updates, `[response tokens]`.
     pub(super) old_logprobs: Vec<f32>,
     /// Under the reference policy; absent where no KL is charged.
@@ -38,6 +44,16 @@ impl Response {
     /// Response tokens, the end-of-sequence token included.
     pub(super) fn tokens(&self) -> usize {
         self.sequence.targets.len()
+    }
+
+    /// Truncated importance sampling: weighs every token's advantage by the trainer's probability over the sampler's, at
+    /// most `limit`. PPO's clipped term is linear in a positive factor of the advantage, so this weighs the policy loss
+    /// and leaves a KL term in the loss alone.
+    fn correct_for_sampler(&mut self, limit: f64) {
+        let probabilities = self.old_logprobs.iter().zip(&self.sampler_logprobs);
+        for (advantage, (trainer, sampler)) in self.advantages.iter_mut().zip(probabilities) {
+            *advantage *= f64::from(trainer - sampler).exp().min(limit) as f32;
+        }
     }
 }
 
@@ -68,8 +84,8 @@ impl Experience {
 /// Collects experience with a policy.
 pub(super) struct Collector<'a> {
     codec: &'a Codec,
-    sampler: CpuSampler,
-    reference: Option<Decoder>,
+    sampler: PolicySampler,
+    reference: Option<Model>,
     grader: Grader,
     objective: Box<dyn Objective>,
     rollout: RolloutSection,
@@ -78,6 +94,7 @@ pub(super) struct Collector<'a> {
     kl_coefficient: f64,
     truncated: Truncated,
     length: LengthOf,
+    truncated_is: Option<f64>,
     microbatch_tokens: usize,
 }
 
@@ -85,15 +102,16 @@ impl<'a> Collector<'a> {
     pub(super) fn new(
         recipe: &Recipe,
         policy: &Policy,
+        passes: &Passes,
         codec: &'a Codec,
         objective: Box<dyn Objective>,
     ) -> Result<Self> {
         let algorithm = &recipe.algorithm;
-        let end_of_sequence = &policy.base().tokens.eos;
+        let (end_of_sequence, concurrent) = (&policy.base().tokens.eos, recipe.rollout.concurrent_sequences);
         Ok(Self {
             codec,
-            sampler: CpuSampler::new(&policy.frozen()?, end_of_sequence, recipe.rollout.concurrent_sequences)?,
-            reference: if algorithm.kl == KlPlacement::Off { None } else { Some(policy.reference()?) },
+            sampler: passes.policy(policy)?.sampler(end_of_sequence, concurrent)?,
+            reference: if algorithm.kl == KlPlacement::Off { None } else { Some(passes.reference(policy)?) },
             grader: Grader::new(recipe.grader.mode).requiring_box(recipe.grader.require_box),
             objective,
             rollout: recipe.rollout.clone(),
@@ -102,6 +120,7 @@ impl<'a> Collector<'a> {
             kl_coefficient: algorithm.kl_coefficient,
             truncated: algorithm.truncated,
             length: algorithm.length,
+            truncated_is: algorithm.truncated_is,
             microbatch_tokens: recipe.optimizer.microbatch_tokens,
         })
     }
@@ -110,20 +129,21 @@ impl<'a> Collector<'a> {
     pub(super) fn collect(
         &mut self,
         policy: &Policy,
+        passes: &Passes,
         prompts: Vec<Prompt>,
         rng: &mut ChaCha8Rng,
         observer: &mut dyn Observer,
     ) -> Result<Experience> {
         let started = Instant::now();
-        let frozen = policy.frozen()?;
-        self.sampler.set_weights(&frozen)?;
+        let model = passes.policy(policy)?;
+        self.sampler.follow(&model)?;
         let mut responses = self.sample(&prompts, rng, observer)?;
         let rollout_time = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
         observer.on_phase(Phase::Score);
         let rewards = self.reward(&prompts, &mut responses)?;
-        let entropy = self.score(&frozen, &mut responses, observer)?;
+        let entropy = self.score(&model, &mut responses, observer)?;
         let scored: Vec<ScoredResponse<'_>> = responses
             .iter()
             .map(|response| ScoredResponse {
@@ -134,6 +154,9 @@ impl<'a> Collector<'a> {
         let advantages = token_advantages(&rewards, &scored, self.norm, self.kl, self.kl_coefficient)?;
         for (response, advantages) in responses.iter_mut().zip(advantages) {
             response.advantages = advantages;
+            if let Some(limit) = self.truncated_is {
+                response.correct_for_sampler(limit);
+            }
         }
         let group_size = self.rollout.samples_per_prompt;
         let score_time = started.elapsed().as_secs_f64();
@@ -158,10 +181,21 @@ impl<'a> Collector<'a> {
             max_new_tokens: self.rollout.max_new_tokens,
         };
         let total = requests.len();
-        let rollouts = self.sampler.generate(&requests, &params, &mut |progress| {
-            observer.on_phase(Phase::Rollout { finished: progress.finished, total, tokens: progress.tokens });
-            !observer.should_stop()
-        })?;
+        let mut warnings = Vec::new();
+        let rollouts = shrinking(
+            "`rollout.concurrent_sequences`",
+            &mut self.rollout.concurrent_sequences,
+            1,
+            |concurrent| {
+                self.sampler.generate(&requests, &params, concurrent, &mut |progress| {
+                    observer.on_phase(Phase::Rollout { finished: progress.finished, total, tokens: progress.tokens });
+                    !observer.should_stop()
+                })
+            },
+            |warning| warnings.push(warning.to_owned()),
+        );
+        warnings.iter().for_each(|warning| observer.on_warning(warning));
+        let rollouts = rollouts?;
         let responses = rollouts.into_iter().enumerate().map(|(index, rollout)| {
             let prompt = &prompts[index / group];
             Response {
@@ -169,8 +203,10 @@ impl<'a> Collector<'a> {
                 prompt_tokens: prompt.ids.len(),
                 correct: false,
                 truncated: rollout.finish == FinishReason::Length,
+                undecided: false,
                 level: prompt.problem.level.clone(),
                 reward: 0.0,
+                sampler_logprobs: rollout.logprobs,
                 old_logprobs: Vec::new(),
                 reference_logprobs: None,
                 advantages: Vec::new(),
@@ -186,7 +222,9 @@ impl<'a> Collector<'a> {
             let mut outcomes = Vec::with_capacity(group.len());
             for response in group.iter_mut() {
                 let text = self.codec.decode(&response.sequence.ids[response.prompt_tokens..])?;
-                let reached = self.grader.grade(&text, &prompt.problem.answer).correct;
+                let grade = self.grader.grade_safely(&text, &prompt.problem.answer);
+                let reached = grade.correct;
+                response.undecided = grade.undecided;
                 response.correct = reached && (self.truncated == Truncated::Grade || !response.truncated);
                 let tokens = match self.length {
                     LengthOf::Response => response.tokens(),
@@ -207,8 +245,9 @@ impl<'a> Collector<'a> {
     ///
     /// The sampler's own log-probabilities are not used: those of the update's forward pass are the same numbers to the
     /// bit at the first update, so that its probability ratios are exactly 1.
-    fn score(&self, policy: &Decoder, responses: &mut [Response], observer: &mut dyn Observer) -> Result<f64> {
+    fn score(&mut self, policy: &Model, responses: &mut [Response], observer: &mut dyn Observer) -> Result<f64> {
         let (mut entropy, mut tokens) = (0.0, 0);
+        let temperature = self.rollout.temperature;
         let mut from = 0;
         while from < responses.len() {
             if observer.should_stop() {
@@ -216,30 +255,33 @@ impl<'a> Collector<'a> {
             }
             let rest = &responses[from..];
             let size = |response: &Response| response.sequence.ids.len();
-            let count = micro_batches(rest, self.microbatch_tokens, size).next().map_or(0, <[Response]>::len);
-            let micro = &mut responses[from..from + count];
-            let sequences: Vec<&Sequence> = micro.iter().map(|response| &response.sequence).collect();
-            let temperature = self.rollout.temperature;
-            let (logits, targets) = target_logits(policy, &sequences, temperature)?;
-            entropy += f64::from(ops::entropy(&logits)?.sum_all()?.to_scalar::<f32>()?);
-            tokens += targets.len();
-            let old = ops::token_log_probs(&logits, &targets)?.to_vec1::<f32>()?;
-            let reference = match &self.reference {
-                Some(reference) => {
-                    let (logits, targets) = target_logits(reference, &sequences, temperature)?;
-                    Some(ops::token_log_probs(&logits, &targets)?.to_vec1::<f32>()?)
-                }
-                None => None,
-            };
+            let (count, old, reference) = shrinking(
+                "`optimizer.microbatch_tokens`",
+                &mut self.microbatch_tokens,
+                size(&rest[0]),
+                |limit| {
+                    let micro = micro_batches(rest, limit, size).next().unwrap_or_default();
+                    let sequences: Vec<&Sequence> = micro.iter().map(|response| &response.sequence).collect();
+                    let old = policy.score(&sequences, temperature)?;
+                    let reference = self.reference.as_ref().map(|model| model.score(&sequences, temperature));
+                    Ok((micro.len(), old, reference.transpose()?))
+                },
+                |warning| observer.on_warning(warning),
+            )?;
+            entropy += old.entropy;
+            tokens += old.logprobs.len();
             let mut at = 0;
-            for response in micro {
+            for response in &mut responses[from..from + count] {
                 let range = at..at + response.tokens();
                 at = range.end;
-                response.old_logprobs = old[range.clone()].to_vec();
-                response.reference_logprobs = reference.as_ref().map(|values| values[range].to_vec());
+                response.old_logprobs = old.logprobs[range.clone()].to_vec();
+                response.reference_logprobs = reference.as_ref().map(|scores| scores.logprobs[range].to_vec());
             }
             from += count;
         }
         Ok(entropy / tokens.max(1) as f64)
     }
 }
+
+#[cfg(test)]
+mod tests;

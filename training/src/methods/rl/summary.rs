@@ -12,6 +12,7 @@ pub(super) fn metrics(step: u64, experience: &Experience, update: &UpdateSummary
     let groups: Vec<&[Response]> = experience.responses.chunks(experience.group_size).collect();
     let deviations: Vec<f64> = groups.iter().map(|group| reward_deviation(group)).collect();
     let lengths: Vec<f64> = responses.iter().map(|response| response.tokens() as f64).collect();
+    let mismatch = mismatch(&responses);
     let mut metrics = StepMetrics {
         step,
         reward: mean(responses.iter().map(|response| response.reward)).unwrap_or(0.0),
@@ -20,12 +21,15 @@ pub(super) fn metrics(step: u64, experience: &Experience, update: &UpdateSummary
         accuracy: share(&responses, |response| response.correct),
         kl: divergence(&responses),
         entropy: Some(experience.entropy),
+        sampler_difference: mismatch.map(|(mean, _)| mean),
+        sampler_difference_max: mismatch.map(|(_, max)| max),
         mean_length: mean(lengths.iter().copied()).unwrap_or(0.0),
         min_length: lengths.iter().copied().fold(f64::INFINITY, f64::min),
         max_length: lengths.iter().copied().fold(0.0, f64::max),
         mean_terminated_length: mean_length(&responses, |response| !response.truncated),
         mean_correct_length: mean_length(&responses, |response| response.correct),
         clipped_ratio: share(&responses, |response| response.truncated),
+        undecided_ratio: share(&responses, |response| response.undecided),
         clip_ratio: update.stats.clip_fraction(),
         loss: update.loss,
         grad_norm: update.grad_norm,
@@ -63,6 +67,15 @@ fn divergence(responses: &[&Response]) -> f64 {
         response.old_logprobs.iter().zip(reference).map(|(old, reference)| f64::from(old - reference))
     });
     mean(differences).unwrap_or(0.0)
+}
+
+/// Mean and maximum over tokens of the distance between the sampler's log-probability and the trainer's.
+fn mismatch(responses: &[&Response]) -> Option<(f64, f64)> {
+    let differences = || {
+        let tokens = responses.iter().flat_map(|response| response.old_logprobs.iter().zip(&response.sampler_logprobs));
+        tokens.map(|(trainer, sampler)| f64::from(trainer - sampler).abs())
+    };
+    Some((mean(differences())?, differences().fold(0.0, f64::max)))
 }
 
 fn mean_length(responses: &[&Response], counts: impl Fn(&Response) -> bool) -> Option<f64> {

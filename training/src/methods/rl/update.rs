@@ -4,11 +4,13 @@ use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::sequence::{Sequence, micro_batches, target_logits};
+use super::super::passes::Passes;
+use super::super::sequence::{Sequence, micro_batches};
 use super::experience::{Experience, Response};
+use crate::compute::shrinking;
 use crate::loss::{LossConfig, LossStats, MicroBatch, policy_loss, token_weights};
-use crate::model::{Policy, ops};
-use crate::optimizer::AdamW;
+use crate::model::Policy;
+use crate::optimizer::{AdamW, Gradients};
 use crate::recipe::{OptimizerSection, Recipe};
 use crate::schedule::Schedule;
 use crate::trainer::{Observer, Phase};
@@ -64,6 +66,7 @@ impl Updater {
     pub(super) fn update(
         &mut self,
         policy: &Policy,
+        passes: &Passes,
         experience: &Experience,
         done: u64,
         rng: &mut ChaCha8Rng,
@@ -78,13 +81,17 @@ impl Updater {
             let lengths: Vec<usize> = part.iter().map(|response| response.tokens()).collect();
             let weights = token_weights(&lengths, self.loss.aggregation, self.loss.max_new_tokens);
             let weighted: Vec<(&Response, f32)> = part.iter().copied().zip(weights).collect();
-            let mut gradients = self.optimizer.gradients();
-            let mut stats = LossStats::default();
-            for micro in micro_batches(&weighted, self.section.microbatch_tokens, |(r, _)| r.sequence.ids.len()) {
-                let (loss, micro_stats) = self.micro_loss(policy, micro)?;
-                gradients.accumulate(&loss.backward()?, policy.parameters())?;
-                stats.merge(&micro_stats);
-            }
+            let size = |(response, _): &(&Response, f32)| response.sequence.ids.len();
+            let longest = weighted.iter().map(size).max().unwrap_or(0);
+            let mut limit = self.section.microbatch_tokens;
+            let (gradients, stats) = shrinking(
+                "`optimizer.microbatch_tokens`",
+                &mut limit,
+                longest,
+                |tokens| self.gradients(policy, passes, micro_batches(&weighted, tokens, size)),
+                |warning| observer.on_warning(warning),
+            )?;
+            self.section.microbatch_tokens = limit;
             let update = done * total as u64 + index as u64;
             summary.learning_rate = self.schedule.learning_rate(update, self.section.learning_rate);
             let outcome = self.optimizer.step(&gradients, summary.learning_rate)?;
@@ -95,32 +102,174 @@ impl Updater {
         Ok(summary)
     }
 
-    fn micro_loss(&self, policy: &Policy, micro: &[(&Response, f32)]) -> Result<(Tensor, LossStats)> {
-        let sequences: Vec<&Sequence> = micro.iter().map(|(response, _)| &response.sequence).collect();
-        let (logits, targets) = target_logits(&policy.decoder()?, &sequences, self.temperature)?;
-        let logprobs = ops::token_log_probs(&logits, &targets)?;
-        let device = logprobs.device().clone();
-        let join = |values: &dyn Fn(&Response) -> Vec<f32>| join(micro, values, &device);
-        let has_reference = micro.iter().all(|(response, _)| response.reference_logprobs.is_some());
-        let reference_logprobs = if has_reference {
-            Some(join(&|response| response.reference_logprobs.clone().unwrap_or_default())?)
-        } else {
-            None
-        };
-        let weights: Vec<f32> =
-            micro.iter().flat_map(|(response, weight)| std::iter::repeat_n(*weight, response.tokens())).collect();
-        let batch = MicroBatch {
-            old_logprobs: join(&|response| response.old_logprobs.clone())?,
-            reference_logprobs,
-            advantages: join(&|response| response.advantages.clone())?,
-            weights: Tensor::new(weights, &device)?,
-        };
-        policy_loss(&logprobs, &batch, &self.loss)
+    /// The gradients of one update and what its loss says; nothing has changed when it fails.
+    fn gradients<'a>(
+        &self,
+        policy: &Policy,
+        passes: &Passes,
+        micro_batches: impl Iterator<Item = &'a [(&'a Response, f32)]>,
+    ) -> Result<(Gradients, LossStats)> {
+        let mut gradients = self.optimizer.gradients();
+        let mut stats = LossStats::default();
+        for micro in micro_batches {
+            let sequences: Vec<&Sequence> = micro.iter().map(|(response, _)| &response.sequence).collect();
+            let loss = |logprobs: &Tensor| policy_loss(logprobs, &constants(micro, logprobs.device())?, &self.loss);
+            stats.merge(&passes.learn(policy, &sequences, self.temperature, loss, &mut gradients)?);
+        }
+        Ok((gradients, stats))
     }
+}
+
+/// What the loss of a micro-batch needs besides log-probabilities.
+fn constants(micro: &[(&Response, f32)], device: &Device) -> Result<MicroBatch> {
+    let join = |values: &dyn Fn(&Response) -> Vec<f32>| join(micro, values, device);
+    let has_reference = micro.iter().all(|(response, _)| response.reference_logprobs.is_some());
+    let reference_logprobs = if has_reference {
+        Some(join(&|response| response.reference_logprobs.clone().unwrap_or_default())?)
+    } else {
+        None
+    };
+    let weights: Vec<f32> =
+        micro.iter().flat_map(|(response, weight)| std::iter::repeat_n(*weight, response.tokens())).collect();
+    Ok(MicroBatch {
+        old_logprobs: join(&|response| response.old_logprobs.clone())?,
+        reference_logprobs,
+        advantages: join(&|response| response.advantages.clone())?,
+        weights: Tensor::new(weights, device)?,
+    })
 }
 
 /// Values of all responses of a micro-batch end to end, `[response tokens]`.
 fn join(micro: &[(&Response, f32)], values: &dyn Fn(&Response) -> Vec<f32>, device: &Device) -> Result<Tensor> {
     let values: Vec<f32> = micro.iter().flat_map(|(response, _)| values(response)).collect();
     Ok(Tensor::new(values, device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::model::{ModelConfig, Pretrained, SpecialTokens};
+    use crate::trainer::{StepMetrics, StepTimings};
+
+    #[derive(Default)]
+    struct Warned(Vec<String>);
+
+    impl Observer for Warned {
+        fn on_step(&mut self, _: &StepMetrics, _: &StepTimings) {}
+
+        fn on_phase(&mut self, _: Phase) {}
+
+        fn on_warning(&mut self, message: &str) {
+            self.0.push(message.to_owned());
+        }
+
+        fn should_stop(&self) -> bool {
+            false
+        }
+    }
+
+    fn recipe(path: &str) -> Recipe {
+        let text = format!(
+            "name = 't'\nstage = 'rl'\nbase = 'b'\ncompute.path = '{path}'\ndata.source = 'mini'\n\
+             [tuning]\nmode = 'lora'\nrank = 2\n[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n\
+             [optimizer]\nupdates_per_step = 1\nwarmup_updates = 0\nlearning_rate = 1e-2\nmicrobatch_tokens = 64\n"
+        );
+        Recipe::parse(&text, &[]).unwrap()
+    }
+
+    fn policy(recipe: &Recipe) -> Policy {
+        let config = ModelConfig {
+            vocab_size: 19,
+            hidden_size: 8,
+            intermediate_size: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            max_position_embeddings: 32,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: true,
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let base = Pretrained::random(config, SpecialTokens::default(), &mut rng, &Device::Cpu).unwrap();
+        Policy::new(base, &recipe.tuning.tuning(), &mut rng).unwrap()
+    }
+
+    /// Eight responses of 5 to 12 tokens to prompts of 3.
+    fn experience(policy: &Policy, passes: &Passes) -> Experience {
+        let response = |number: u32| {
+            let ids: Vec<u32> = (0..5 + number).map(|i| (i * i + 3 * number) % 19).collect();
+            let sequence = Sequence::response(&[1, 2, 3], &ids);
+            let old = passes.policy(policy).unwrap().score(&[&sequence], 1.0).unwrap().logprobs;
+            Response {
+                prompt_tokens: 3,
+                correct: true,
+                truncated: false,
+                undecided: false,
+                level: None,
+                reward: 0.0,
+                sampler_logprobs: old.clone(),
+                advantages: vec![if number.is_multiple_of(2) { 1.0 } else { -0.5 }; ids.len()],
+                old_logprobs: old,
+                reference_logprobs: None,
+                sequence,
+            }
+        };
+        let responses = (0..8).map(response).collect();
+        Experience { responses, group_size: 4, entropy: 0.0, rollout_time: 0.0, score_time: 0.0 }
+    }
+
+    /// What one update left behind.
+    struct Updated {
+        tensors: Vec<Vec<f32>>,
+        summary: UpdateSummary,
+        warnings: Vec<String>,
+        microbatch_tokens: usize,
+    }
+
+    /// One update on a device with `room`.
+    fn updated(path: &str, room: Option<usize>) -> Result<Updated> {
+        let recipe = recipe(path);
+        let policy = policy(&recipe);
+        let mut passes = Passes::new(&recipe.compute, &policy)?;
+        let experience = experience(&policy, &passes);
+        passes.room = room;
+        let mut updater = Updater::new(&recipe, &policy)?;
+        let mut warned = Warned::default();
+        let rng = &mut ChaCha8Rng::seed_from_u64(5);
+        let summary = updater.update(&policy, &passes, &experience, 0, rng, &mut warned)?;
+        let flat = |(_, var): &(String, candle_core::Var)| var.flatten_all().unwrap().to_vec1().unwrap();
+        let tensors = policy.parameters().iter().map(flat).collect();
+        let microbatch_tokens = updater.section.microbatch_tokens;
+        Ok(Updated { tensors, summary, warnings: warned.0, microbatch_tokens })
+    }
+
+    #[test]
+    fn an_update_that_ran_out_of_memory_is_made_with_smaller_micro_batches() {
+        for path in ["fused", "layered"] {
+            let whole = updated(path, None).unwrap();
+            assert!(whole.warnings.is_empty() && whole.microbatch_tokens == 64);
+            assert!(whole.summary.grad_norm > 1e-3, "{:?}", whole.summary);
+            let cut = updated(path, Some(20)).unwrap();
+            assert_eq!((cut.warnings.len(), cut.microbatch_tokens), (2, 16), "{:?}", cut.warnings);
+            let warning = &cut.warnings[0];
+            assert!(warning.contains("`optimizer.microbatch_tokens` = 64; going on with 32"), "{warning}");
+            let apart = (whole.summary.grad_norm - cut.summary.grad_norm).abs();
+            assert!(apart < 1e-5 * whole.summary.grad_norm, "{apart}");
+            assert!((whole.summary.loss - cut.summary.loss).abs() < 1e-6);
+            for (one, other) in whole.tensors.iter().flatten().zip(cut.tensors.iter().flatten()) {
+                assert!((one - other).abs() < 1e-4, "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_does_not_fit_ends_the_run_with_advice() {
+        let error = updated("layered", Some(10)).err().unwrap().to_string();
+        assert!(error.contains("cannot be less than 15") && error.contains("rollout.max_new_tokens"), "{error}");
+    }
 }

@@ -2,24 +2,27 @@
 
 mod examples;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use self::examples::Examples;
-use super::sequence::{Sequence, micro_batches, target_logits};
-use super::state;
-use crate::model::{Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer, ops};
-use crate::optimizer::{AdamW, StepOutcome};
+use super::passes::Passes;
+use super::sequence::{Sequence, micro_batches};
+use super::{identity, state};
+use crate::compute::shrinking;
+use crate::model::{Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer};
+use crate::optimizer::{AdamW, Gradients, StepOutcome};
 use crate::recipe::{Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
+use crate::tasks::readers::Pair;
 use crate::text::Codec;
-use crate::trainer::{EventWriter, Line, MetricsLog, RunFolder, RunIdentity, StepTimings, resident_memory};
+use crate::trainer::{EventWriter, Fit, Line, MetricsLog, RunFolder, StepTimings, resident_memory};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -77,15 +80,23 @@ struct Progress {
 /// [`Error::Config`] and [`Error::Format`] for a recipe or files that do not fit, [`Error::Interrupted`] when the observer
 /// asked to stop.
 pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftObserver) -> Result<()> {
-    let base_hash = recipe.base.as_deref().map_or(Ok(String::new()), crate::model::weights_hash)?;
-    let pairs = examples::read(&recipe.data)?;
-    let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha: 0.0, base: base_hash };
-    let run = RunFolder::open(run, &identity, recipe)?;
-    let (base, tokenizer_folder) = start(recipe, &run)?;
-    let codec = Codec::from_folder(&tokenizer_folder)?;
-    let mut examples = Examples::new(recipe, &pairs, &codec, &base)?;
+    let device = recipe.compute.device.open(recipe.compute.dtype)?;
+    let memory = Fit::memory(recipe, &device)?;
+    let (pairs, warning) = examples::read(&recipe.data)?;
+    if let Some(warning) = warning {
+        observer.on_warning(&warning);
+    }
+    // What is wrong with a file is said before the run has a folder, which would belong to the wrong file.
+    let from_base = recipe.base.as_deref().map(|base| Start::from_base(recipe, &pairs, base, &device)).transpose()?;
+    let run = RunFolder::open(run, &identity(recipe, 0.0)?, recipe)?;
+    let start = from_base.map_or_else(|| Start::from_nothing(recipe, &pairs, &run, &device), Ok)?;
+    let Start { base, tokenizer_folder, codec, sequences } = start;
+    let recipe = &Fit::fitted(recipe, &base.config, memory)?;
+    let mut examples = Examples::new(recipe, sequences, &codec, &base)?;
     let tuning = recipe.tuning.tuning();
-    let policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
+    let mut policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
+    policy.forget_reference();
+    let passes = Passes::new(&recipe.compute, &policy)?;
     let mut optimizer = AdamW::new(policy.parameters().to_vec(), recipe.optimizer.adamw())?;
     let restored = state::restore(&run, &policy, &mut optimizer, |warning| observer.on_warning(warning))?;
     let (mut update, mut progress) = restored.unwrap_or((0, Progress::default()));
@@ -93,17 +104,18 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     let updates = recipe.sft.updates() as u64;
     let schedule = schedule(recipe, updates);
     let mut report = Report::resume(&run, update, progress.num_tokens)?;
+    let mut microbatch_tokens = recipe.optimizer.microbatch_tokens;
     while update < updates {
         let share = update as f64 / updates as f64;
         let batch = examples.batch(update, share, recipe.sft.batch_tokens, &mut progress.cursor)?;
-        let mut gradients = optimizer.gradients();
-        let targets: usize = batch.iter().map(|sequence| sequence.targets.len()).sum();
-        let mut batch_loss = 0.0;
-        for micro in micro_batches(&batch, recipe.optimizer.microbatch_tokens, |sequence| sequence.ids.len()) {
-            let loss = micro_loss(&policy, micro, targets)?;
-            gradients.accumulate(&loss.backward()?, policy.parameters())?;
-            batch_loss += f64::from(loss.to_scalar::<f32>()?);
-        }
+        let longest = batch.iter().map(|sequence| sequence.ids.len()).max().unwrap_or(0);
+        let (gradients, batch_loss) = shrinking(
+            "`optimizer.microbatch_tokens`",
+            &mut microbatch_tokens,
+            longest,
+            |tokens| batch_gradients(&policy, &passes, &batch, tokens, optimizer.gradients()),
+            |warning| observer.on_warning(warning),
+        )?;
         let learning_rate = schedule.learning_rate(update, recipe.sft.learning_rate);
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
@@ -128,25 +140,48 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     }
 }
 
-/// The model that training starts from and the folder of its tokenizer.
-fn start(recipe: &Recipe, run: &RunFolder) -> Result<(Pretrained, std::path::PathBuf)> {
-    if let Some(base) = &recipe.base {
-        return Ok((Pretrained::load(base, DType::F32, &Device::Cpu)?, base.clone()));
+/// What training starts from.
+struct Start {
+    base: Pretrained,
+    tokenizer_folder: PathBuf,
+    codec: Codec,
+    /// The examples of a file.
+    sequences: Vec<Sequence>,
+}
+
+impl Start {
+    fn new(recipe: &Recipe, pairs: &[Pair], base: Pretrained, tokenizer_folder: PathBuf) -> Result<Self> {
+        let codec = Codec::from_folder(&tokenizer_folder)?;
+        let sequences = examples::tokenize(recipe, pairs, &codec, &base)?;
+        Ok(Self { base, tokenizer_folder, codec, sequences })
     }
-    let Some(section) = &recipe.model else {
-        return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
-    };
-    if section.vocabulary != Some(Vocabulary::Mini) {
-        return Err(Error::config("`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing"));
+
+    /// From the recipe's base.
+    fn from_base(recipe: &Recipe, pairs: &[Pair], base: &Path, device: &Device) -> Result<Self> {
+        let model = Pretrained::load(base, recipe.compute.dtype.dtype(), device)?;
+        Self::new(recipe, pairs, model, base.to_owned())
     }
-    let folder = run.file("tokenizer");
-    tokenizer::write(&folder, recipe.seed)?;
-    let codec = Codec::from_folder(&folder)?;
-    let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
-    let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
-    let config = section.config(codec.vocabulary_size());
-    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-    Ok((Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?, folder))
+
+    /// From random weights, with a tokenizer that is written into the run's folder.
+    fn from_nothing(recipe: &Recipe, pairs: &[Pair], run: &RunFolder, device: &Device) -> Result<Self> {
+        let Some(section) = &recipe.model else {
+            return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
+        };
+        if section.vocabulary != Some(Vocabulary::Mini) {
+            return Err(Error::config(
+                "`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing",
+            ));
+        }
+        let folder = run.file("tokenizer");
+        tokenizer::write(&folder, recipe.seed)?;
+        let codec = Codec::from_folder(&folder)?;
+        let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
+        let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
+        let config = section.config(codec.vocabulary_size());
+        let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+        let model = Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?;
+        Self::new(recipe, pairs, model.to(recipe.compute.dtype.dtype(), device)?, folder)
+    }
 }
 
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {
@@ -159,12 +194,27 @@ fn schedule(recipe: &Recipe, total: u64) -> Schedule {
     }
 }
 
-/// The micro-batch's share of the batch's mean loss over `targets` tokens.
-fn micro_loss(policy: &Policy, micro: &[Sequence], targets: usize) -> Result<Tensor> {
-    let (logits, ids) = target_logits(&policy.decoder()?, &micro.iter().collect::<Vec<_>>(), 1.0)?;
-    let logprobs = ops::token_log_probs(&logits, &ids)?;
-    let weights = Tensor::full(1.0 / targets as f32, ids.len(), logprobs.device())?;
-    loss::negative_log_likelihood(&logprobs, &weights)
+/// The gradients of the batch's mean loss over its targets, and that loss.
+fn batch_gradients(
+    policy: &Policy,
+    passes: &Passes,
+    batch: &[Sequence],
+    microbatch_tokens: usize,
+    mut gradients: Gradients,
+) -> Result<(Gradients, f64)> {
+    let targets: usize = batch.iter().map(|sequence| sequence.targets.len()).sum();
+    let mut batch_loss = 0.0;
+    for micro in micro_batches(batch, microbatch_tokens, |sequence| sequence.ids.len()) {
+        let loss = |logprobs: &Tensor| {
+            let weights = Tensor::full(1.0 / targets as f32, logprobs.dim(0)?, logprobs.device())?;
+            let loss = loss::negative_log_likelihood(logprobs, &weights)?;
+            let value = loss.to_scalar::<f32>()?;
+            Ok((loss, f64::from(value)))
+        };
+        let sequences: Vec<&Sequence> = micro.iter().collect();
+        batch_loss += passes.learn(policy, &sequences, 1.0, loss, &mut gradients)?;
+    }
+    Ok((gradients, batch_loss))
 }
 
 /// What is reported now and then, and the clock.

@@ -40,6 +40,15 @@ impl Rotary {
         self.cos.len() / self.half.max(1)
     }
 
+    /// Cosines and sines of all positions as tensors `[positions, head_dim / 2]`.
+    ///
+    /// # Errors
+    /// When `device` has no room for them.
+    pub fn tables(&self, device: &Device) -> Result<(Tensor, Tensor)> {
+        let table = |values: &[f32]| Tensor::from_slice(values, (self.positions(), self.half), device);
+        Ok((table(&self.cos)?, table(&self.sin)?))
+    }
+
     /// Cosines and sines at `position`, `[head_dim / 2]` each.
     pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let range = position * self.half..(position + 1) * self.half;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::advantage::AdvantageNorm;
-use crate::recipe::{LengthOf, Stage, TargetModule, Truncated, TuningMode};
+use crate::recipe::{BehavioursSection, LengthOf, Stage, TargetModule, Truncated, TuningMode};
 
 const RL: &str = "name = \"t\"\nstage = \"rl\"\nbase = \"b\"\n[data]\nsource = \"mini\"\n";
 
@@ -66,6 +66,17 @@ fn defaults_are_the_numbers_of_the_paper() {
 }
 
 #[test]
+fn recipes_for_real_models_count_the_phrases_that_an_evaluation_counts_without_one() {
+    use crate::tasks::behaviours::{BACKTRACKING, EXPLORATION, VERIFICATION};
+    for name in ["deepseek-r1-distill-qwen-1.5b.toml", "deepseek-r1-distill-qwen-7b.toml", "released-code.toml"] {
+        let BehavioursSection { verification, backtracking, exploration } = load(name).behaviours;
+        assert_eq!(verification, VERIFICATION);
+        assert_eq!(backtracking, BACKTRACKING);
+        assert_eq!(exploration, EXPLORATION);
+    }
+}
+
+#[test]
 fn the_released_code_differs_from_the_text_in_three_places() {
     let (text, mut code) = (load("deepseek-r1-distill-qwen-1.5b.toml"), load("released-code.toml"));
     assert_eq!(code.algorithm.advantage_norm, AdvantageNorm::BatchToken);
@@ -117,7 +128,7 @@ fn wrong_types_and_missing_keys_say_what_is_expected() {
         ),
         (
             "[algorithm]\nkl = 'rewards'",
-            "line 7: `algorithm.kl`: expected one of `reward`, `loss`, `off`, got `rewards`",
+            "line 7: `algorithm.kl`: expected one of `reward`, `loss`, `off`, got `rewards`; did you mean `reward`?",
         ),
         ("[algorithm]\nkl = 1", "line 7: `algorithm.kl`: expected one of `reward`, `loss`, `off`, got `1`"),
         ("[[rollout]]\ntop_p = 1", "line 6: `rollout`: expected a table, got a list"),
@@ -170,7 +181,21 @@ fn every_range_is_checked_and_told() {
         ),
         ("algorithm.clip", "1", "`algorithm.clip`: must be in (0, 1), got 1"),
         ("run.checkpoint_every", "0", "`run.checkpoint_every`: must be at least 1, got 0"),
-        ("data.levels.easi", "1", "`data.levels.easi`: no such level; there are `easy`, `medium`, `hard`"),
+        (
+            "data.levels.easi",
+            "1",
+            "`data.levels.easi`: no such level; expected one of `easy`, `medium`, `hard`, got `easi`; did you mean `easy`?",
+        ),
+        (
+            "objective.name",
+            "sigmoid",
+            "`objective.name`: expected one of `sigmoid-length`, got `sigmoid`; did you mean `sigmoid-length`?",
+        ),
+        (
+            "rollout.temperature",
+            "0",
+            "`rollout.temperature`: must be greater than 0 (at 0 all responses of a group would be the same), got 0",
+        ),
         ("data.prompt_template", "x", "`data.prompt_template`: must contain `{question}`"),
         ("eval.samples", "0", "`eval.samples`: must be at least 1, got 0"),
         ("name", "a/b", "`name`: must be letters, digits, `-`, `_` and `.`, got `a/b`"),
@@ -259,6 +284,10 @@ fn the_fingerprint_covers_numbers_and_nothing_else() {
         ("eval.samples", "9"),
         ("optimizer.microbatch_tokens", "100"),
         ("optimizer.learning_rate", "0.000005"),
+        ("compute.device", "cuda:1"),
+        ("compute.path", "layered"),
+        ("compute.memory", "24"),
+        ("compute.dtype", "f32"),
     ] {
         assert_eq!(plain, print(&[same]), "{same:?}");
     }
@@ -272,6 +301,35 @@ fn the_fingerprint_covers_numbers_and_nothing_else() {
     ] {
         assert_ne!(plain, print(&[other]), "{other:?}");
     }
+    let on_gpu = print(&[("compute.device", "cuda:0"), ("compute.dtype", "bf16")]);
+    assert_ne!(plain, on_gpu, "half precision changes numbers");
+    assert_ne!(plain, print(&[("algorithm.truncated_is", "2")]));
+}
+
+#[test]
+fn the_bundled_family_is_still_what_its_recipe_makes() {
+    let family = recipes().join("../../models/mini/family.toml");
+    let fingerprint = load("mini.toml").fingerprint().unwrap();
+    assert!(fs::read_to_string(family).unwrap().contains(&fingerprint), "keys of a recipe changed their meaning");
+}
+
+#[test]
+fn devices_and_formats_that_cannot_be_are_refused() {
+    for (pairs, text) in [
+        (vec![("compute.device", "gpu")], "no device is called `gpu`; there are `cpu` and `cuda:0`"),
+        (vec![("compute.dtype", "bf16")], "`compute.dtype`: must be `f32` on the CPU"),
+        (vec![("compute.device", "cuda:0"), ("compute.path", "fused")], "must be `auto` or `layered` on cuda:0"),
+        (vec![("compute.memory", "0")], "`compute.memory`: must be greater than 0"),
+        (vec![("compute.dtype", "f8")], "expected one of `f32`, `bf16`"),
+        (vec![("algorithm.truncated_is", "-1")], "`algorithm.truncated_is`: must be greater than 0"),
+    ] {
+        let message = refusal_of(&pairs);
+        assert!(message.contains(text), "{message}");
+    }
+    let text = Recipe::parse(RL, &set(&[("compute.device", "cuda:2"), ("compute.dtype", "bf16")])).unwrap();
+    assert!(text.compute.is_layered());
+    assert!(text.to_toml().unwrap().contains("device = \"cuda:2\""));
+    assert!(!Recipe::parse(RL, &[]).unwrap().to_toml().unwrap().contains("compute"));
 }
 
 proptest::proptest! {

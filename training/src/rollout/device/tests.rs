@@ -1,0 +1,99 @@
+use candle_core::Device;
+
+use super::super::test_support::{END, PARAMS, model, requests};
+use super::super::{CpuSampler, FinishReason};
+use super::*;
+
+fn generate(concurrent: usize, requests: &[RolloutRequest], params: &SamplingParams) -> Vec<Rollout> {
+    let mut sampler = DeviceSampler::new(model().layered().unwrap(), &[END], concurrent).unwrap();
+    sampler.generate(requests, params, &mut |_| true).unwrap()
+}
+
+fn on_slices(requests: &[RolloutRequest], params: &SamplingParams) -> Vec<Rollout> {
+    let mut sampler = CpuSampler::new(&model().decoder().unwrap(), &[END], 64).unwrap();
+    sampler.generate(requests, params, &mut |_| true).unwrap()
+}
+
+#[track_caller]
+fn assert_same(found: &[Rollout], expected: &[Rollout]) {
+    assert_eq!(found.len(), expected.len());
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert_eq!((&found.ids, found.finish), (&expected.ids, expected.finish), "response {index}");
+        for (a, b) in found.logprobs.iter().zip(&expected.logprobs) {
+            assert!((a - b).abs() < 3e-5, "response {index}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn texts_are_those_of_the_sampler_on_slices() {
+    let requests = requests(40);
+    for params in [
+        PARAMS,
+        SamplingParams { temperature: 0.6, ..PARAMS },
+        SamplingParams { top_p: 0.8, ..PARAMS },
+        SamplingParams { temperature: 0.0, ..PARAMS },
+    ] {
+        assert_same(&generate(64, &requests, &params), &on_slices(&requests, &params));
+    }
+}
+
+#[test]
+fn slots_are_given_up_and_taken_again() {
+    let requests = requests(40);
+    let expected = on_slices(&requests, &PARAMS);
+    let lengths: Vec<usize> = expected.iter().map(|rollout| rollout.ids.len()).collect();
+    assert!(lengths.iter().min() < lengths.iter().max(), "lengths differ: {lengths:?}");
+    for concurrent in [1, 5, 17] {
+        assert_same(&generate(concurrent, &requests, &PARAMS), &expected);
+    }
+}
+
+#[test]
+fn an_adapter_is_sampled_beside_its_weights() {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use crate::model::{LoraConfig, Policy, TARGET_MODULES, Tuning};
+
+    let target_modules = TARGET_MODULES.map(str::to_owned).to_vec();
+    let tuning = Tuning::Lora(LoraConfig { rank: 2, alpha: 8.0, target_modules });
+    let policy = Policy::new(model(), &tuning, &mut ChaCha8Rng::seed_from_u64(4)).unwrap();
+    let mut sampler = DeviceSampler::new(policy.layered().unwrap(), &[END], 8).unwrap();
+    let requests = requests(12);
+    let before = sampler.generate(&requests, &PARAMS, &mut |_| true).unwrap();
+    assert_same(&before, &on_slices(&requests, &PARAMS));
+    for (_, var) in policy.parameters() {
+        var.set(&(var.as_tensor() + 0.1).unwrap()).unwrap();
+    }
+    let mut expected = CpuSampler::new(&policy.decoder().unwrap(), &[END], 8).unwrap();
+    let expected = expected.generate(&requests, &PARAMS, &mut |_| true).unwrap();
+    let after = sampler.generate(&requests, &PARAMS, &mut |_| true).unwrap();
+    assert_same(&after, &expected);
+    assert!(after != before, "updates are seen without being told of");
+}
+
+#[test]
+fn half_precision_samples_too() {
+    let model = model().to(DType::F16, &Device::Cpu).unwrap().layered().unwrap();
+    let mut sampler = DeviceSampler::new(model, &[END], 8).unwrap();
+    let requests = requests(12);
+    let greedy = SamplingParams { temperature: 0.0, max_new_tokens: 4, ..PARAMS };
+    let rollouts = sampler.generate(&requests, &greedy, &mut |_| true).unwrap();
+    for (half, full) in rollouts.iter().zip(on_slices(&requests, &greedy)) {
+        assert!((half.logprobs[0] - full.logprobs[0]).abs() < 2e-2, "{half:?} {full:?}");
+    }
+}
+
+#[test]
+fn limits_are_kept_and_a_stop_is_obeyed() {
+    let mut sampler = DeviceSampler::new(model().layered().unwrap(), &[], 2).unwrap();
+    let request = RolloutRequest { prompt: vec![5; 150].into(), seed: 1 };
+    let rollouts = sampler.generate(&[request], &PARAMS, &mut |_| true).unwrap();
+    assert_eq!((rollouts[0].ids.len(), rollouts[0].finish), (10, FinishReason::Length));
+    assert!(matches!(sampler.generate(&requests(1), &PARAMS, &mut |_| false), Err(Error::Interrupted)));
+    let empty = RolloutRequest { prompt: Vec::new().into(), seed: 1 };
+    assert!(sampler.generate(&[empty], &PARAMS, &mut |_| true).is_err());
+    assert!(sampler.generate(&[], &PARAMS, &mut |_| true).unwrap().is_empty());
+    assert!(DeviceSampler::new(model().layered().unwrap(), &[], 0).is_err());
+}

@@ -1,0 +1,192 @@
+//! Fitting a run into a device's memory before it begins.
+
+use super::memory::Needs;
+use super::{ModelShape, bytes};
+use crate::compute::{Precision, free_memory};
+use crate::model::{Device, ModelConfig};
+use crate::recipe::{Recipe, Stage, TuningMode};
+use crate::{Error, Result};
+
+/// Parts in a hundred of the memory that a run is given; the rest is for what allocators and libraries keep.
+const USABLE: u64 = 92;
+
+/// The two numbers of a run that change its memory and not its mathematics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fit {
+    /// Bytes that the run was fitted into.
+    pub memory: u64,
+    /// For `optimizer.microbatch_tokens`.
+    pub microbatch_tokens: usize,
+    /// For `rollout.concurrent_sequences`.
+    pub concurrent_sequences: usize,
+}
+
+impl Fit {
+    /// The largest numbers, up to the recipe's own, with which a run on a model of `shape` stays within `memory` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the numbers and what to change, when not even one sequence fits.
+    pub fn new(recipe: &Recipe, shape: &ModelShape, memory: u64) -> Result<Self> {
+        let needs = Needs::of(recipe, shape);
+        let usable = memory / 100 * USABLE;
+        let lasting = needs.weights + needs.reference + needs.optimizer;
+        let least = if recipe.stage == Stage::Rl { needs.longest } else { 1 };
+        let for_updates = usable.saturating_sub(lasting + needs.gradients);
+        let tokens = needs.activations.within(for_updates);
+        if tokens < least {
+            let needed = lasting + needs.gradients + needs.activations.at(least);
+            let parts = [
+                ("weights", needs.weights),
+                ("reference policy", needs.reference),
+                ("optimizer", needs.optimizer),
+                ("gradients", needs.gradients),
+                ("activations of the longest sequence", needs.activations.at(least)),
+            ];
+            return Err(refusal(recipe, "an update", needed, usable, memory, &parts));
+        }
+        let for_sampling = usable.saturating_sub(lasting);
+        let sequences = match recipe.stage {
+            Stage::Rl => needs.kv_cache.within(for_sampling).min(recipe.rollout.concurrent_sequences as u64),
+            Stage::Sft => recipe.rollout.concurrent_sequences as u64,
+        };
+        if sequences == 0 {
+            let parts = [
+                ("weights", needs.weights),
+                ("reference policy", needs.reference),
+                ("optimizer", needs.optimizer),
+                ("keys and values of one sequence", needs.kv_cache.at(1)),
+            ];
+            return Err(refusal(recipe, "sampling", lasting + needs.kv_cache.at(1), usable, memory, &parts));
+        }
+        // A sequence that is longer than a micro-batch makes one of its own, so less than the longest may be asked for.
+        let microbatch_tokens = recipe.optimizer.microbatch_tokens.min(tokens as usize);
+        Ok(Self { memory, microbatch_tokens, concurrent_sequences: sequences as usize })
+    }
+
+    /// The memory that a run may take: what its recipe says, or what is free on `device` before anything is loaded; `None`
+    /// where neither is known.
+    ///
+    /// # Errors
+    /// As [`free_memory`].
+    pub fn memory(recipe: &Recipe, device: &Device) -> Result<Option<u64>> {
+        recipe.compute.memory_bytes().map_or_else(|| free_memory(device), |memory| Ok(Some(memory)))
+    }
+
+    /// The recipe of a run on a model of `config`, fitted into `memory` where that is known.
+    ///
+    /// # Errors
+    /// As [`Fit::new`].
+    pub fn fitted(recipe: &Recipe, config: &ModelConfig, memory: Option<u64>) -> Result<Recipe> {
+        let Some(memory) = memory else {
+            return Ok(recipe.clone());
+        };
+        let shape = ModelShape::from_config(config, recipe.compute.dtype.bytes());
+        Ok(Self::new(recipe, &shape, memory)?.apply(recipe))
+    }
+
+    /// The recipe with these numbers; its identity stays.
+    #[must_use]
+    pub fn apply(&self, recipe: &Recipe) -> Recipe {
+        let mut recipe = recipe.clone();
+        recipe.optimizer.microbatch_tokens = self.microbatch_tokens;
+        recipe.rollout.concurrent_sequences = self.concurrent_sequences;
+        recipe
+    }
+}
+
+fn refusal(recipe: &Recipe, what: &str, needed: u64, usable: u64, memory: u64, parts: &[(&str, u64)]) -> Error {
+    let parts: Vec<String> =
+        parts.iter().filter(|(_, size)| *size > 0).map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
+    let mut advice = vec!["a larger device"];
+    if recipe.tuning.mode == TuningMode::Full {
+        advice.push("an adapter (`tuning.mode = \"lora\"`)");
+    }
+    if recipe.compute.dtype == Precision::F32 {
+        advice.push("bf16 on a GPU (`compute.dtype`)");
+    }
+    if recipe.stage == Stage::Rl {
+        advice.push("shorter responses (`rollout.max_new_tokens`)");
+    }
+    Error::config(format!(
+        "{what} needs {} of memory at least, and {} of {} can be used: {}. It takes {}",
+        bytes(needed),
+        bytes(usable),
+        bytes(memory),
+        parts.join(", "),
+        advice.join(", or "),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trainer::Plan;
+
+    const GIB: u64 = 1 << 30;
+
+    fn recipe(name: &str, pairs: &[(&str, &str)]) -> Recipe {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(name);
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Recipe::load(&path, &pairs).unwrap()
+    }
+
+    const CUDA: (&str, &str) = ("compute.device", "'cuda:0'");
+    const BF16: (&str, &str) = ("compute.dtype", "'bf16'");
+    const LORA: (&str, &str) = ("tuning.mode", "'lora'");
+    const SHORT: (&str, &str) = ("rollout.max_new_tokens", "16000");
+
+    fn shape(recipe: &Recipe) -> ModelShape {
+        ModelShape::from_recipe(recipe.model.as_ref().unwrap(), recipe.compute.dtype.bytes()).unwrap()
+    }
+
+    fn fit(recipe: &Recipe, gib: u64) -> Result<Fit> {
+        Fit::new(recipe, &shape(recipe), gib * GIB)
+    }
+
+    #[test]
+    fn what_is_chosen_stays_within_the_memory_and_one_more_would_not() {
+        for (name, pairs, gib) in [
+            ("deepseek-r1-distill-qwen-1.5b.toml", vec![CUDA, BF16], 140),
+            ("deepseek-r1-distill-qwen-1.5b.toml", vec![CUDA, BF16, LORA, SHORT], 80),
+            ("deepseek-r1-distill-qwen-7b.toml", vec![CUDA, BF16, LORA, SHORT], 80),
+        ] {
+            let recipe = recipe(name, &pairs);
+            let fit = fit(&recipe, gib).unwrap();
+            assert!(fit.microbatch_tokens >= 16_512 && fit.concurrent_sequences >= 4, "{name}: {fit:?}");
+            let memory = |fit: &Fit| Plan::for_recipe(&fit.apply(&recipe), &shape(&recipe)).memory;
+            let within = memory(&fit);
+            assert!(within.peak() <= gib * GIB / 100 * USABLE, "{name}: {within:?}");
+            assert!(fit.concurrent_sequences < recipe.rollout.concurrent_sequences, "{name}: {fit:?}");
+            let more = Fit { concurrent_sequences: fit.concurrent_sequences + 1, ..fit };
+            assert!(memory(&more).peak() > gib * GIB / 100 * USABLE, "{name}");
+            assert_eq!(fit.apply(&recipe).fingerprint().unwrap(), recipe.fingerprint().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_numbers_and_advice() {
+        let full = recipe("deepseek-r1-distill-qwen-7b.toml", &[CUDA, BF16]);
+        let error = fit(&full, 140).unwrap_err().to_string();
+        for text in ["an update needs", "of 140.0 GiB", "weights 14.2 GiB", "optimizer 85.1 GiB", "tuning.mode"] {
+            assert!(error.contains(text), "{error}");
+        }
+        assert!(!error.contains("compute.dtype"), "{error}");
+        let long = recipe("deepseek-r1-distill-qwen-7b.toml", &[CUDA, BF16, LORA]);
+        let error = fit(&long, 17).unwrap_err().to_string();
+        assert!(error.contains("rollout.max_new_tokens") && !error.contains("tuning.mode"), "{error}");
+    }
+
+    #[test]
+    fn supervised_learning_may_take_any_number_of_tokens() {
+        let recipe = recipe("mini-sft.toml", &[("model.vocab_size", "400"), ("compute.path", "'layered'")]);
+        let shape = shape(&recipe);
+        let fit = |memory| Fit::new(&recipe, &shape, memory);
+        assert_eq!(fit(8 * GIB).unwrap().microbatch_tokens, recipe.optimizer.microbatch_tokens);
+        let needs = Needs::of(&recipe, &shape);
+        let tight =
+            (needs.weights + needs.optimizer + needs.gradients + needs.activations.at(100)) * 100 / USABLE + 200;
+        let tokens = fit(tight).unwrap().microbatch_tokens;
+        assert!((95..110).contains(&tokens), "{tokens}");
+        assert!(fit(1 << 20).is_err());
+    }
+}
