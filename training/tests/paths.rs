@@ -78,6 +78,7 @@ fn reinforced(path: &str, more: &[(&str, &str)]) -> Result<(Vec<StepMetrics>, Te
         ("rollout.max_prompt_tokens", "128"),
         ("optimizer.microbatch_tokens", "1500"),
         ("run.steps", "3"),
+        ("optimizer.warmup_updates", "2"),
     ];
     let recipe = recipe("mini.toml", path, &[&small[..], more].concat())?;
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
