@@ -29,7 +29,7 @@ fn a_mistyped_key_is_told_with_the_one_that_was_meant() {
     refuses(
         &space,
         TRAIN,
-        &["tiny.toml", "line 22", "`optimizer.learning_rat`", "did you mean `optimizer.learning_rate`?"],
+        &["tiny.toml", "line 25", "`optimizer.learning_rat`", "did you mean `optimizer.learning_rate`?"],
     );
     let space = workspace(str::to_owned);
     let set = [TRAIN, &["--set", "rollout.temprature=2"]].concat();
@@ -91,6 +91,58 @@ fn what_another_recipe_made_is_left_alone() {
     space.fail(&elsewhere, 1, &["alpha-0.1", "another recipe", "--out"]);
     let after = (space.read("family/family.toml"), space.bytes("family/alpha-0.1/adapter_model.safetensors"));
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_shorter_run_elsewhere_does_not_get_the_weights_of_a_longer_one() {
+    let space = workspace(str::to_owned);
+    space.succeed(TRAIN);
+    let shorter = [&TRAIN[..5], &["--out", "shorter", "--runs", "runs", "--set", "run.steps=1"]].concat();
+    space.fail(&shorter, 1, &["is at step 2 already, past `run.steps` = 1", "another folder"]);
+    assert!(!space.path("shorter/family.toml").exists() && !space.path("shorter/alpha-0.1").exists());
+}
+
+#[test]
+fn a_tier_that_the_family_does_not_list_is_left_alone() {
+    let space = workspace(str::to_owned);
+    let first = [&TRAIN[..4], &["0.1"], &TRAIN[5..]].concat();
+    space.succeed(&first);
+    std::fs::create_dir_all(space.path("family/alpha-0.2")).unwrap();
+    space.write("family/alpha-0.2/diary.txt", "dear diary");
+    space.fail(TRAIN, 1, &["family/alpha-0.2` is not empty", "neither does a family.toml list it", "--out"]);
+    assert_eq!(space.read("family/alpha-0.2/diary.txt"), "dear diary");
+    space.succeed(&first);
+}
+
+/// The shell's limit on the size of a file, its signal ignored, is as good as a full disk.
+#[cfg(unix)]
+#[test]
+fn a_place_without_room_is_found_before_any_work() {
+    let space = workspace(str::to_owned);
+    let limited = |arguments: &[&str]| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_serve")]);
+        let output = shell.args(arguments).current_dir(space.path("")).output().unwrap();
+        crate::support::Finished::new(output)
+    };
+    for arguments in [TRAIN, &["eval", "--model", "base", "--out", "family"]] {
+        let finished = limited(arguments);
+        assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+        for text in ["cannot write `family`", "hint: ", "--out"] {
+            assert!(finished.stderr.contains(text), "no `{text}` in:\n{}", finished.stderr);
+        }
+        assert!(!finished.stderr.contains("step"), "{}", finished.stderr);
+    }
+    assert_no_tier(&space);
+    assert_eq!(std::fs::read_dir(space.path("family")).unwrap().count(), 0, "no trial stays behind");
+    let larger = "[model]\nhidden_size = 1000000\nlayers = 1000\nheads = 1000\nkv_heads = 1\n\
+                  intermediate_size = 1000000\nvocab_size = 1000000\n";
+    space.write(
+        "huge.toml",
+        &format!("{}{larger}vocabulary = 'mini'\n", "name = 'huge'\nstage = 'sft'\ndata.source = 'mini'\n"),
+    );
+    let huge = ["train", "--recipe", "huge.toml", "--out", "huge", "--runs", "huge-run"];
+    space.fail(&huge, 1, &["the disk of", "left", "are needed", "hint: "]);
 }
 
 #[test]

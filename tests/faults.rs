@@ -107,7 +107,7 @@ fn who_does_not_read_holds_up_nobody_and_is_given_up() {
     let server = Running::start(&Workspace::new(), &["--write-timeout", "500ms"]);
     let much = json!({"stream": true, "n": 16, "ignore_eos": true, "logprobs": true, "top_logprobs": 20});
     let stuck = chat(server.address, much);
-    until("the long answer is computed", || server.metric("vllm:num_requests_running") == Some(1.0));
+    until("the long answer is computed", || server.metric("vllm:num_requests_running") == Some(16.0));
     for stream in [true, false] {
         let answer = server.chat(json!({"stream": stream}));
         assert_eq!(answer.status, 200);

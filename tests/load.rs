@@ -165,7 +165,8 @@ fn the_real_server_with_a_slow_failing_and_hanging_engine_gives_a_whole_report()
     assert_eq!((&free["succeeded"], &free["forced_closings"]), (&4.into(), &0.into()));
     assert_eq!((&cut["succeeded"], &cut["forced_closings"]), (&4.into(), &4.into()));
     assert!(free["metrics"]["inter_token"]["count"].as_u64().unwrap() > 20, "{free}");
-    assert_eq!(cut["metrics"]["reasoning_tokens"]["max"], 4.0);
+    let thoughts = |effort: &Value| effort["metrics"]["reasoning_tokens"]["max"].as_f64().unwrap();
+    assert!(thoughts(cut) < thoughts(free), "{cut}");
     let lines = space.read("out/requests.jsonl");
     assert_eq!(lines.lines().count(), 24);
     assert!(lines.contains("no room") && lines.contains("out of memory"));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 static COMPONENTS: LazyLock<Option<Value>> = LazyLock::new(|| {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors/openai-api-subset.json");
     let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("skipped: there is no {}", path.display());
+        eprintln!("skipped: there is no {}", path.display());
         return None;
     };
     let mut document: Value = serde_json::from_str(&text).unwrap();

@@ -56,6 +56,7 @@ fn a_family_is_made_and_measured() {
     assert!(space.read("runs/eval-smoke/frontier.svg").contains("</svg>"));
     assert_eq!(space.read("runs/eval-smoke/responses-base.jsonl").lines().count(), 3 * 3 * 2);
     assert_eq!(space.read("models/mini/family.toml").matches("[tier.card]").count(), 3);
+    assert_eq!(space.read("models/mini/frontier.svg"), space.read("runs/eval-smoke/frontier.svg"));
 
     let again =
         space.succeed(&["eval", "--recipe", &smoke, "--problems", "3", "--samples", "2", "--tier", "alpha-0.2"]);
@@ -78,7 +79,52 @@ fn a_whole_model_may_be_a_tier() {
     space.write("gsm8k.jsonl", &"{\"question\": \"1 + 1\", \"answer\": \"So. #### 2\"}\n".repeat(5));
     space
         .succeed(&[&["eval", "--model", "base", "--suite", "gsm8k:gsm8k.jsonl", "--out", "out"][..], &limits].concat());
-    assert_eq!(space.read("out/responses-base.jsonl").lines().count(), 2);
+    let responses = space.read("out/responses-base.jsonl");
+    assert_eq!(responses.lines().count(), 2);
+    // Another form, with as many responses as the paper samples, and a file of no known form.
+    space.write("aime.jsonl", "{\"problem\": \"1 + 1\", \"answer\": \"2\"}\n");
+    space.succeed(&[&["eval", "--model", "base", "--suite", "aime:aime.jsonl", "--out", "out"][..], &limits].concat());
+    assert_eq!(space.read("out/responses-base.jsonl").lines().count(), 10);
+    space.write("own.jsonl", "{\"ask\": \"1 + 1\", \"gold\": \"2\"}\n");
+    let own = ["eval", "--model", "base", "--suite", "file:own.jsonl", "--out", "out", "--question-column", "ask"];
+    space.fail(&[&own[..], &limits].concat(), 1, &["own.jsonl", "no column `answer`", "`gold`"]);
+    space.succeed(&[&own[..], &limits, &["--answer-column", "gold"]].concat());
+    assert!(space.read("out/responses-base.jsonl").contains("\"question\":\"1 + 1\""));
+    space.fail(&["eval", "--model", "base", "--level-column", "x", "--out", "out"], 1, &["mini suite is no file"]);
+}
+
+#[test]
+fn a_base_is_made_from_a_file_of_pairs() {
+    let space = Workspace::with_base();
+    let recipe = "name = 'pairs'\nstage = 'rl'\nbase = 'base'\n[data]\npath = 'pairs.jsonl'\n\
+                  prompt_column = 'ask'\nresponse_column = 'say'\n[sft]\ntokens = 600\nbatch_tokens = 60\n\
+                  learning_rate = 1e-2\nwarmup_updates = 1\n";
+    space.write("pairs.toml", recipe);
+    let pair = |ask: &str, say: &str| format!("{{\"ask\": \"{ask}\", \"say\": \"{say}\"}}\n");
+    let pairs = [("1 + 1", "2"), ("2 + 2", "<think>Easy.</think>4"), ("3 + 3", "6")].map(|(ask, say)| pair(ask, say));
+    let train = ["train", "--recipe", "pairs.toml", "--stage", "sft", "--out", "out", "--runs", "runs"];
+    space.fail(&train, 1, &["cannot read", "pairs.jsonl"]);
+    space.write("pairs.jsonl", &(pairs.concat() + &pair("4 + 4", "")));
+    space.fail(&train, 1, &["pairs.jsonl", "line 4", "column `say` is empty"]);
+    space.write("pairs.jsonl", &pairs.concat().replace("say", "sya"));
+    space.fail(&train, 1, &["pairs.jsonl", "line 1", "no column `say`; there are `ask`, `sya`"]);
+    space.write("pairs.jsonl", &(pairs.concat() + &pair(&"4 + ".repeat(300), "no")));
+    space.fail(&train, 1, &["example 4 has ", "the model's context holds 512"]);
+    assert!(!space.path("out/model.safetensors").exists(), "no half of a model");
+
+    // The mistake put right, the same command works: nothing of it was remembered.
+    space.write("pairs.jsonl", &pairs.concat());
+    let said = space.succeed(&[&train[..], &["--set", "data.limit=2"]].concat()).stderr;
+    assert!(said.contains("warning: pairs: using 2 of the 3 pairs in `pairs.jsonl`"), "{said}");
+    let two = space.bytes("out/model.safetensors");
+    let all = ["train", "--recipe", "pairs.toml", "--stage", "sft", "--out", "all", "--runs", "runs-all"];
+    let said = space.succeed(&all).stderr;
+    assert!(said.contains("update 10/10") && !said.contains("warning"), "{said}");
+    let made = space.bytes("all/model.safetensors");
+    assert!(made != two && made != space.bytes("base/model.safetensors"));
+    assert_eq!(space.read("runs-all/metrics.jsonl").lines().count(), 1);
+    assert_eq!(space.bytes("all/tokenizer.json"), space.bytes("base/tokenizer.json"));
+    space.succeed(&["eval", "--model", "all", "--problems", "1", "--max-new-tokens", "8", "--out", "eval"]);
 }
 
 #[test]

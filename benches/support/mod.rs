@@ -1,5 +1,7 @@
 //! What benchmarks of the engine share: the bundled family in this process, requests for it, and their answers.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

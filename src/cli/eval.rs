@@ -3,13 +3,15 @@
 mod files;
 mod subject;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use brevity::eval::{self, Behaviours, Comparison, Evaluation, Graded, Response, Settings, Suite, Summary};
+use brevity::eval::{
+    self, Behaviours, Comparison, Evaluation, Graded, NamedColumns, Response, Settings, Suite, Summary,
+};
 use brevity::family::{Hub, Manifest, Source, TierCard};
 use brevity::report::number;
 use brevity_training::Error;
-use brevity_training::recipe::{BehavioursSection, EvalSection, Recipe};
+use brevity_training::recipe::{BehavioursSection, DataSection, EvalSection, Recipe};
 use brevity_training::rollout::SamplingParams;
 use brevity_training::tasks::grader::GraderMode;
 use brevity_training::tasks::mini;
@@ -35,7 +37,9 @@ Examples:
   serve eval --family models/r1-1.5b --suite math:math500.jsonl --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml
       a family on MATH500 with the paper's prompt and sampling
   serve eval --model runs/checkpoint --suite gsm8k:gsm8k.jsonl --grader strict
-      a model folder that belongs to no family";
+      a model folder that belongs to no family
+  serve eval --suite file:own.jsonl --question-column ask --answer-column gold
+      problems of your own";
 
 /// Measure accuracy, tokens and behaviours of a family's tiers
 ///
@@ -56,15 +60,29 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
 
-    /// Problems: `mini`, or a JSONL or Parquet file as `gsm8k:FILE`, `math:FILE` or `aime:FILE`
+    /// Problems: `mini`, or a JSONL or Parquet file as `gsm8k:FILE`, `math:FILE`, `aime:FILE` or, of any other form,
+    /// `file:FILE`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
 
-    /// Recipe whose sections `eval`, `behaviours` and `grader` and prompt (in `data`) hold; options here go before it
+    /// Column of the problem [default: that of the suite's form; of `file:FILE` the recipe's, else `problem`]
+    #[arg(long, value_name = "NAME")]
+    question_column: Option<String>,
+
+    /// Column of the reference answer [default: as above, else `answer`]
+    #[arg(long, value_name = "NAME")]
+    answer_column: Option<String>,
+
+    /// Column of the level by which results are reported [default: as above, else none]
+    #[arg(long, value_name = "NAME")]
+    level_column: Option<String>,
+
+    /// Recipe whose sections `eval`, `behaviours` and `grader` and prompt (in `data`) hold; options here go before it.
+    /// Without one, problems of a file are asked with the paper's instruction to put the answer into a box
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
 
-    /// Responses to each problem [default: 1]
+    /// Responses to each problem [default: 3 of `math`, 10 of `aime`, else 1, as in the paper]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
 
@@ -96,7 +114,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Put the results into the cards of family.toml
+    /// Put the results into the cards of family.toml, and the picture of all tiers beside it
     #[arg(long, conflicts_with = "model")]
     write_cards: bool,
 
@@ -129,7 +147,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let settings = settings(arguments)?;
     let (name, subjects, mut manifest) = subjects(arguments)?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
-    let problems = arguments.suite.problems(problems_per_level(arguments)?)?;
+    let problems = arguments.suite.problems_of(problems_per_level(arguments)?, &columns(arguments)?)?;
     place::writable(&out, "--out")?;
     let date = place::today();
 
@@ -149,16 +167,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         measured.push(Measured { subject, summary, comparison });
     }
     files::report(&out, &files::Head { name: &name, suite: &arguments.suite, date: &date }, &settings, &measured)?;
-    files::frontier(&out, &format!("{name} on {}", arguments.suite), &measured)?;
+    let title = format!("{name} on {}", arguments.suite);
+    files::frontier(&out, &title, &measured)?;
     progress::say(&format!("written to {}", out.display()));
     if let Some(manifest) = manifest.as_mut().filter(|_| arguments.write_cards) {
         // Read again: tiers may have come or gone while these were measured.
+        let _lock = Manifest::lock(manifest.path())?;
         *manifest = Manifest::load(manifest.path())?;
         for Measured { subject, summary, .. } in &measured {
             manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
         }
         manifest.save()?;
         progress::say(&format!("cards written to {}", manifest.path().display()));
+        // A picture of some tiers is no picture of the family.
+        if arguments.tier.is_empty() {
+            files::frontier(&manifest.resolve(Path::new("")), &title, &measured)?;
+        }
     }
     Ok(())
 }
@@ -189,6 +213,7 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
     let is_mini = arguments.suite == Suite::Mini;
     let defaults = EvalSection {
         max_new_tokens: if is_mini { MINI_MAX_NEW_TOKENS } else { EvalSection::default().max_new_tokens },
+        samples: arguments.suite.samples(),
         ..EvalSection::default()
     };
     let section = recipe.as_ref().map_or(defaults, |recipe| recipe.eval.clone());
@@ -207,7 +232,7 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         concurrent: arguments.concurrent,
         grader: mode.or(recipe.as_ref().map(|recipe| recipe.grader.mode)).unwrap_or_default(),
         behaviours: behaviours(recipe.as_ref().map(|recipe| &recipe.behaviours), is_mini),
-        data: recipe.map(|recipe| recipe.data).unwrap_or_default(),
+        data: recipe.map_or_else(|| asked(is_mini), |recipe| recipe.data),
     };
     let SamplingParams { temperature, top_p, max_new_tokens } = settings.sampling;
     let checks = [
@@ -221,6 +246,29 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         Some((_, message)) => Err(Failure::usage(message)),
         None => Ok(settings),
     }
+}
+
+/// How problems are asked without a recipe: those of the mini suite as they are, others with the paper's instruction.
+fn asked(is_mini: bool) -> DataSection {
+    let bare = DataSection::default();
+    let prompt_template = if is_mini { bare.prompt_template } else { format!("{}{{question}}", mini::INSTRUCTION) };
+    DataSection { prompt_template, ..bare }
+}
+
+/// The columns that options name or, of a file without a known form, the recipe.
+fn columns(arguments: &Arguments) -> Result<NamedColumns> {
+    let is_any = matches!(&arguments.suite, Suite::File { preset, .. } if preset == "file");
+    let data = match arguments.recipe.as_deref().filter(|_| is_any) {
+        Some(path) => Some(Recipe::load(path, &[])?.data),
+        None => None,
+    };
+    let (question, answer, level) = data
+        .map_or((None, None, None), |data| (Some(data.question_column), Some(data.answer_column), data.level_column));
+    Ok(NamedColumns {
+        question: arguments.question_column.clone().or(question),
+        answer: arguments.answer_column.clone().or(answer),
+        level: arguments.level_column.clone().or(level),
+    })
 }
 
 fn problems_per_level(arguments: &Arguments) -> Result<usize> {

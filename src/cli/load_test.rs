@@ -237,7 +237,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     ));
     let tokenizer = arguments.tokenizer.as_deref().map(judge::tokenizer).transpose()?;
     let head = aims::head(arguments, &settings, &server, &model, &prompts)?;
-    files::config(&out, arguments, (server.base(), &model))?;
+    files::config(&out, arguments, (server.shown(), &model))?;
 
     let mut shown = Loading::new(&arguments.efforts);
     let epoch = Instant::now();

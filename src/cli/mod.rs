@@ -44,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(train::Arguments),
-    Eval(eval::Arguments),
+    Eval(Box<eval::Arguments>),
     LoadTest(Box<load_test::Arguments>),
     Tiers(tiers::Arguments),
 }

@@ -1,24 +1,87 @@
 //! Places to write to, tried before any work begins; and the day, for what is written there.
 
+use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use brevity_training::Error;
+use brevity_training::trainer;
 
 use super::{Failure, Result};
 
-/// Makes the folder and sees that a file can be written in it.
+/// Size of a trial file: enough that a full disk refuses it.
+const TRIAL_BYTES: usize = 1 << 20;
+
+/// Makes the folder and sees that a file of some size can be written in it.
 ///
 /// # Errors
 /// When it cannot, with what to do instead.
 pub fn writable(folder: &Path, option: &str) -> Result<()> {
     // A name of its own, so that several processes may try one folder at a time; the file goes when it is dropped.
     let tried = std::fs::create_dir_all(folder).map_err(Error::io("create", folder)).and_then(|()| {
-        tempfile::Builder::new().prefix(".writing-").tempfile_in(folder).map_err(Error::io("write", folder))
+        let trial = || {
+            let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+            file.write_all(&vec![0x5a; TRIAL_BYTES])?;
+            file.as_file().sync_all()
+        };
+        trial().map_err(Error::io("write", folder))
     });
-    tried
-        .map(drop)
-        .map_err(|error| Failure::from(error).hint(format!("name a folder that can be written with {option}")))
+    tried.map_err(|error| Failure::from(error).hint(format!("name a folder that can be written with {option}")))
+}
+
+/// Sees that there is room for what will be written: folders that exist, the options that name them, and bytes. Folders on
+/// one disk share its room. A system that does not say how much there is passes.
+///
+/// # Errors
+/// When there is less.
+pub fn has_room(needs: &[(&Path, &str, u64)]) -> Result<()> {
+    let mut disks: Vec<(Disk, u64, &Path, &str)> = Vec::new();
+    for &(folder, option, bytes) in needs {
+        let Some(disk) = Disk::of(folder) else { continue };
+        match disks.iter_mut().find(|(known, ..)| known.id == disk.id) {
+            Some((_, all, ..)) => *all += bytes,
+            None => disks.push((disk, bytes, folder, option)),
+        }
+    }
+    match disks.into_iter().find(|(disk, bytes, ..)| *bytes > disk.free) {
+        Some((disk, bytes, folder, option)) => {
+            let (shown, free) = (folder.display(), trainer::bytes(disk.free));
+            let message = format!("the disk of `{shown}` has {free} left, {} are needed", trainer::bytes(bytes));
+            Err(Failure::from(Error::config(message)).hint(format!("free some, or name another folder with {option}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A file system.
+struct Disk {
+    /// The number by which the system knows it.
+    id: u64,
+    /// Bytes that may still be written.
+    free: u64,
+}
+
+impl Disk {
+    /// The one that an existing folder lies on; `None` where the system does not say.
+    #[cfg(unix)]
+    #[allow(clippy::useless_conversion, reason = "on other systems these numbers are narrower")]
+    fn of(folder: &Path) -> Option<Self> {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::MetadataExt;
+
+        let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
+        let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: `path` ends in a zero byte, `found` has room for the answer, and is read only where the call says that it
+        // has filled it in.
+        let found = unsafe { (libc::statvfs(path.as_ptr(), found.as_mut_ptr()) == 0).then(|| found.assume_init())? };
+        let id = std::fs::metadata(folder).ok()?.dev();
+        Some(Self { id, free: u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)) })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &Path) -> Option<Self> {
+        None
+    }
 }
 
 /// The last part of a path, for a name.
@@ -105,6 +168,20 @@ mod tests {
     fn names_become_file_names() {
         assert_eq!(file_name("α 0.1/b"), "__0.1_b");
         assert_eq!(name_of(Path::new("models/mini/")), "mini");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn room_is_counted_by_the_disk() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let free = Disk::of(one.path()).unwrap().free;
+        assert!(has_room(&[(one.path(), "--out", 1), (two.path(), "--runs", 1)]).is_ok());
+        assert!(has_room(&[(one.path(), "--out", u64::MAX / 4)]).is_err());
+        // Each would fit (whatever others write meanwhile), both together do not.
+        let most = free / 4 * 3;
+        let shared = has_room(&[(one.path(), "--out", most), (two.path(), "--runs", most)]);
+        assert_eq!(shared.unwrap_err().code(), 1);
+        assert!(Disk::of(Path::new("/nowhere/at/all")).is_none());
     }
 
     #[test]

@@ -114,6 +114,8 @@ impl Family<'_> {
 
     /// Changes the manifest: reads it again, so that what others wrote in the meantime stays, and writes it as a whole.
     fn change<T>(&self, change: impl FnOnce(&mut Manifest) -> Result<T>) -> Result<T> {
+        // The family may be one that cannot be changed; only then is there a folder to lock.
+        let _lock = Manifest::lock(self.editable()?.path())?;
         let mut manifest = self.editable()?;
         let before = manifest.effort.clone();
         let result = change(&mut manifest)?;

@@ -7,6 +7,7 @@ mod tiers;
 
 use std::path::{Path, PathBuf};
 
+use brevity::family::MANIFEST;
 use brevity_training::Error;
 use brevity_training::compute::DeviceName;
 use brevity_training::methods::sft;
@@ -122,6 +123,11 @@ impl Work<'_> {
     /// The run folder of an alpha.
     fn run(&self, alpha: f64) -> PathBuf {
         self.runs.join(tier_name(alpha))
+    }
+
+    /// The family's manifest.
+    fn manifest(&self) -> PathBuf {
+        self.out.join(MANIFEST)
     }
 
     /// The folder of an alpha's tier.

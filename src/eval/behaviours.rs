@@ -4,10 +4,11 @@
 //! exploration). Counting phrases is crude and says so: counts compare tiers of one family on the same problems; they are no
 //! absolute measure of reasoning. Grading and tokens are not known here.
 
+use brevity_training::tasks::behaviours;
 use serde::{Deserialize, Serialize};
 
-/// Marker phrases of the three behaviours. The default fits English chains of thought in the style of DeepSeek-R1 and QwQ;
-/// a family with its own phrases brings its own lists.
+/// Marker phrases of the three behaviours. The default fits English chains of thought in the style of DeepSeek-R1 and QwQ
+/// ([`brevity_training::tasks::behaviours`]); a family with its own phrases brings its own lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Behaviours {
@@ -23,31 +24,9 @@ impl Default for Behaviours {
     fn default() -> Self {
         let list = |phrases: &[&str]| phrases.iter().map(|&phrase| phrase.to_owned()).collect();
         Self {
-            verification: list(&[
-                "let me check",
-                "let me verify",
-                "let me confirm",
-                "double-check",
-                "double check",
-                "to verify",
-            ]),
-            backtracking: list(&[
-                "that's not right",
-                "that is not",
-                "i made a mistake",
-                "that's wrong",
-                "wait, no",
-                "let me go back",
-            ]),
-            exploration: list(&[
-                "alternatively, start over",
-                "alternatively",
-                "another way",
-                "another approach",
-                "start over",
-                "let me try",
-                "what if",
-            ]),
+            verification: list(behaviours::VERIFICATION),
+            backtracking: list(behaviours::BACKTRACKING),
+            exploration: list(behaviours::EXPLORATION),
         }
     }
 }
@@ -111,7 +90,7 @@ mod tests {
 
     #[test]
     fn counts_a_trace_by_hand() {
-        let text = "58 + 68 = 126. Wait, let me check. That is not 125. ALTERNATIVELY, start over. Let me check.";
+        let text = "58 + 68 = 126. Let me check. That is not right. ALTERNATIVELY, start over. Let me check.";
         let counts = Behaviours::default().count(text);
         assert_eq!(counts, BehaviourCounts { verification: 2, backtracking: 1, exploration: 1 });
     }

@@ -15,7 +15,7 @@ pub use behaviours::{BehaviourCounts, Behaviours};
 pub use comparison::{Comparison, compare};
 pub use runner::{Evaluation, Graded, Settings};
 pub use statistics::Interval;
-pub use suite::Suite;
+pub use suite::{NamedColumns, Suite};
 pub use summary::{LevelSummary, Summary, TokenSummary};
 
 use serde::{Deserialize, Serialize};

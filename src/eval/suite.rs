@@ -1,6 +1,7 @@
 //! Which problems a tier is measured on: the mini suite's held-out half, or a file of one of the paper's benchmarks.
 //!
-//! A suite is named in one word, `mini` or `gsm8k:FILE`, and gives the same problems in the same order every time.
+//! A suite is named in one word, `mini`, `gsm8k:FILE` or `file:FILE`, and gives the same problems in the same order every
+//! time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,14 +16,28 @@ use brevity_training::{Error, Result};
 /// Seed of the mini suite's test problems: a measurement must not depend on it, so it is no setting.
 const MINI_PROBLEMS: u64 = 0;
 
+/// The preset of a file that has the form of no known benchmark.
+const ANY: &str = "file";
+
+/// Columns of a file by name, before those that its form implies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamedColumns {
+    /// The problem.
+    pub question: Option<String>,
+    /// The reference answer, bare or inside a worked solution.
+    pub answer: Option<String>,
+    /// The difficulty class.
+    pub level: Option<String>,
+}
+
 /// A set of problems to measure on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Suite {
     /// Held-out problems of the mini suite's generator, level by level.
     Mini,
-    /// A file in the form of a known benchmark.
+    /// A file in the form of a known benchmark, or of any.
     File {
-        /// Which benchmark: `gsm8k`, `math` or `aime`.
+        /// Which benchmark: `gsm8k`, `math` or `aime`; or `file`, with columns `problem` and `answer`.
         preset: String,
         /// The JSONL or Parquet file.
         path: PathBuf,
@@ -35,16 +50,27 @@ impl Suite {
     /// # Errors
     /// As [`read_problems`]; [`Error::Config`] when `per_level` is 0.
     pub fn problems(&self, per_level: usize) -> Result<Vec<Problem>> {
+        self.problems_of(per_level, &NamedColumns::default())
+    }
+
+    /// As [`Suite::problems`], with some columns of the file named.
+    ///
+    /// # Errors
+    /// As [`Suite::problems`]; [`Error::Config`] when columns are named of a suite that is no file.
+    pub fn problems_of(&self, per_level: usize, named: &NamedColumns) -> Result<Vec<Problem>> {
         if per_level == 0 {
             return Err(Error::config("an evaluation needs at least one problem a level"));
         }
         match self {
+            Self::Mini if *named != NamedColumns::default() => {
+                Err(Error::config("the mini suite is no file, so it has no columns to be named"))
+            }
             Self::Mini => {
                 let sets = Level::ALL.into_iter().flat_map(|level| mini::test_set(level, per_level, MINI_PROBLEMS));
                 Ok(sets.map(|problem| problem.to_problem()).collect())
             }
             Self::File { preset, path } => {
-                let mut problems = read_problems(path, &Columns::preset(preset)?, None)?;
+                let mut problems = read_problems(path, &columns(preset, named)?, None)?;
                 let mut taken: BTreeMap<Option<String>, usize> = BTreeMap::new();
                 problems.retain(|problem| {
                     let count = taken.entry(problem.level.clone()).or_default();
@@ -57,6 +83,28 @@ impl Suite {
     }
 }
 
+impl Suite {
+    /// Responses to each problem in the paper's evaluation: 1 on GSM8K, 3 on MATH500, 10 on AIME, whose few problems give
+    /// the least certain numbers; 1 on everything else.
+    pub fn samples(&self) -> usize {
+        match self {
+            Self::File { preset, .. } if preset == "math" => 3,
+            Self::File { preset, .. } if preset == "aime" => 10,
+            Self::File { .. } | Self::Mini => 1,
+        }
+    }
+}
+
+/// The columns of a preset, those with a name replaced.
+fn columns(preset: &str, named: &NamedColumns) -> Result<Columns> {
+    let mut columns = if preset == ANY { Columns::new("problem", "answer") } else { Columns::preset(preset)? };
+    let NamedColumns { question, answer, level } = named.clone();
+    columns.question = question.map_or(columns.question, |name| vec![name]);
+    columns.answer = answer.map_or(columns.answer, |name| vec![name]);
+    columns.level = level.map(|name| vec![name]).or(columns.level);
+    Ok(columns)
+}
+
 impl FromStr for Suite {
     type Err = Error;
 
@@ -64,10 +112,12 @@ impl FromStr for Suite {
         match text.split_once(':') {
             None if text == "mini" => Ok(Self::Mini),
             Some((preset, path)) if !path.is_empty() => {
-                Columns::preset(preset)?;
+                columns(preset, &NamedColumns::default())?;
                 Ok(Self::File { preset: preset.to_owned(), path: path.into() })
             }
-            _ => Err(Error::config(format!("`{text}` is no suite; write mini, gsm8k:FILE, math:FILE or aime:FILE"))),
+            _ => Err(Error::config(format!(
+                "`{text}` is no suite; write mini, gsm8k:FILE, math:FILE, aime:FILE or file:FILE"
+            ))),
         }
     }
 }
@@ -108,6 +158,28 @@ mod tests {
         let ids: Vec<String> = suite.problems(2).unwrap().into_iter().map(|problem| problem.id).collect();
         assert_eq!(ids, ["1", "2", "3"]);
         assert_eq!(suite.to_string(), "math:math.jsonl");
+    }
+
+    #[test]
+    fn columns_may_be_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.jsonl");
+        std::fs::write(&path, "{\"ask\": \"1 + 1\", \"problem\": \"p\", \"gold\": \"2\", \"class\": \"x\"}\n").unwrap();
+        let suite: Suite = format!("file:{}", path.display()).parse().unwrap();
+        assert!(suite.problems(9).unwrap_err().to_string().contains("no column `answer`"));
+        let name = |name: &str| Some(name.to_owned());
+        let mut named = NamedColumns { question: None, answer: name("gold"), level: None };
+        assert_eq!(suite.problems_of(9, &named).unwrap()[0].question, "p");
+        named = NamedColumns { question: name("ask"), level: name("class"), ..named };
+        let problem = &suite.problems_of(9, &named).unwrap()[0];
+        assert_eq!((problem.question.as_str(), problem.level.as_deref()), ("1 + 1", Some("x")));
+        assert!(Suite::Mini.problems_of(9, &named).unwrap_err().to_string().contains("no file"));
+    }
+
+    #[test]
+    fn responses_are_as_many_as_in_the_paper() {
+        let samples = |suite: &str| suite.parse::<Suite>().unwrap().samples();
+        assert_eq!(["mini", "gsm8k:f", "math:f", "aime:f", "file:f"].map(samples), [1, 1, 3, 10, 1]);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Server {
     }
 
     /// The address without its last slash and without user name and password, which no report may hold.
-    pub fn base(&self) -> &str {
+    pub fn shown(&self) -> &str {
         &self.shown
     }
 
@@ -351,14 +351,14 @@ mod tests {
         for wrong in ["localhost:8080", "ftp://a/v1", ""] {
             assert!(Server::new(wrong, None).unwrap_err().to_string().contains("http://127.0.0.1"), "{wrong}");
         }
-        assert_eq!(Server::new("http://h/v1/chat/completions", Some("k")).unwrap().base(), "http://h/v1");
+        assert_eq!(Server::new("http://h/v1/chat/completions", Some("k")).unwrap().shown(), "http://h/v1");
         assert!(Server::new("http://h/v1", Some("a\nb")).is_err());
     }
 
     #[test]
     fn credentials_are_not_shown() {
         let server = Server::new("https://me:sec%2Fret@h:8443/v1/", None).unwrap();
-        assert_eq!((server.base(), server.base.as_str()), ("https://h:8443/v1", "https://me:sec%2Fret@h:8443/v1"));
+        assert_eq!((server.shown(), server.base.as_str()), ("https://h:8443/v1", "https://me:sec%2Fret@h:8443/v1"));
         for (text, shown) in [
             ("--url=http://a:b@h", "--url=http://h"),
             ("http://h/v1?mail=me@b.c", "http://h/v1?mail=me@b.c"),

@@ -427,7 +427,7 @@ pub(crate) mod tests {
             end_to_end: scale as f64 * (0.1 + 0.01 * index as f64),
             time_to_first_token: Some(0.01 * (1 + index % 3) as f64),
             time_to_first_answer_token: Some(0.05 * scale as f64),
-            forced_close: (effort == "low").then_some(index % 10 == 0),
+            forced_close: (effort == "low").then_some(index.is_multiple_of(10)),
             correct: Some(index > 2 || (index == 2 && effort == "high")),
             finish_reason: Some(if index == 19 { "length" } else { "stop" }.to_owned()),
             model: Some("mini".to_owned()),

@@ -160,8 +160,8 @@ fn mean(sum: f64, count: usize) -> f64 {
 /// [`KlPlacement::Loss`] each token adds `coefficient * (exp(d) - d - 1)`, `d = log pi_ref - log pi` (Schulman's k3
 /// estimator of KL(pi, reference), arXiv 2402.03300 equation 4). Returns the scalar to run backward on and its sums.
 ///
-/// A ratio may overflow to infinity after a runaway update; the optimizer then meets a gradient that is not finite and
-/// skips the step.
+/// A ratio may overflow to infinity after a runaway update; the optimizer then meets a gradient that is not finite, makes
+/// no update of it, and the step's norm ends the run as one that has diverged: its last checkpoint stays.
 ///
 /// # Errors
 /// [`crate::Error::Config`] when KL is charged in the loss but the batch has no reference log-probabilities or when the

@@ -67,14 +67,18 @@ fn near(one: f64, other: f64, relative: f64, what: &str) {
     assert!((one - other).abs() <= relative * scale, "{what}: {one} and {other}");
 }
 
+/// Tensors by name, as plain numbers.
+type Tensors = Vec<(String, Vec<f32>)>;
+
 /// Trains the bundled base for three steps and returns its numbers and the trained tensors.
-fn reinforced(path: &str, more: &[(&str, &str)]) -> Result<(Vec<StepMetrics>, Vec<(String, Vec<f32>)>)> {
+fn reinforced(path: &str, more: &[(&str, &str)]) -> Result<(Vec<StepMetrics>, Tensors)> {
     let small = [
         ("rollout.prompts_per_step", "4"),
         ("rollout.max_new_tokens", "200"),
         ("rollout.max_prompt_tokens", "128"),
         ("optimizer.microbatch_tokens", "1500"),
         ("run.steps", "3"),
+        ("optimizer.warmup_updates", "2"),
     ];
     let recipe = recipe("mini.toml", path, &[&small[..], more].concat())?;
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;

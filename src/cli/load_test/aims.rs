@@ -171,7 +171,7 @@ pub fn head(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         date: place::today(),
         command: command::typed(),
-        url: server.base().to_owned(),
+        url: server.shown().to_owned(),
         model: model.to_owned(),
         host: format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
         prompts: source(arguments).to_string(),

@@ -9,7 +9,7 @@ use brevity::family::{LoadedFamily, TierWeights};
 
 use super::arguments::Model;
 use super::values::EngineKind;
-use crate::cli::Result;
+use crate::cli::{Failure, Result};
 
 /// Starts the engine that `options` name for the tiers of `family` whose weights are here, to decode `max_running` sequences
 /// at a time, and goes to other servers for the others.
@@ -75,6 +75,6 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
 
 #[cfg(not(feature = "mistral"))]
 async fn mistral(_: &Model, _: usize, _: &LoadedFamily) -> Result<Arc<dyn Engine>> {
-    Err(crate::cli::Failure::usage("this build has no engine of its own")
+    Err(Failure::usage("this build has no engine of its own")
         .hint("build with the feature `mistral`, which is on by default, or choose another with --engine"))
 }

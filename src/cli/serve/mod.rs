@@ -149,7 +149,8 @@ fn directory(family: &LoadedFamily, options: &EffortOptions) -> Directory {
 
 /// The options that handlers see.
 fn api_options(options: &Arguments, family: &LoadedFamily) -> Result<Options> {
-    let mut sampling = SamplingDefaults::from_folder(&family.base.folder)?;
+    let base = family.base.as_ref().map(|base| SamplingDefaults::from_folder(&base.folder)).transpose()?;
+    let mut sampling = base.unwrap_or_default();
     sampling.temperature = options.effort.temperature.unwrap_or(sampling.temperature);
     Ok(Options {
         sampling,

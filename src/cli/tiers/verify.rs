@@ -42,7 +42,7 @@ pub fn run(family: &Family<'_>) -> Result<()> {
 
 /// Asks every tier's server for one token.
 fn probe(tiers: &[&RemoteTier]) -> Result<Vec<std::result::Result<(), EngineError>>> {
-    let engine = UpstreamEngine::new(tiers.iter().map(|tier| RemoteTier::clone(tier)), Patience::default())?;
+    let engine = UpstreamEngine::new(tiers.iter().copied().cloned(), Patience::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let mut answers = Vec::new();

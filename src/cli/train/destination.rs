@@ -3,13 +3,15 @@
 //! What somebody else made is never written over: a folder is used when it is new, empty, or can be shown to come from
 //! the same recipe.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use brevity::family::{MANIFEST, Manifest};
 use brevity_training::Error;
-use brevity_training::model::weights_hash;
-use brevity_training::trainer::{RunFolder, RunIdentity};
+use brevity_training::methods::identity;
+use brevity_training::recipe::Stage;
+use brevity_training::trainer::{Plan, RunFolder};
 
-use super::{Work, tier_name};
+use super::{Work, dry_run, tier_name};
 use crate::cli::{Failure, Result, place};
 
 /// What a family's folder may hold before it has a manifest.
@@ -30,7 +32,8 @@ pub fn model(work: &Work<'_>) -> Result<()> {
         return Err(Failure::from(Error::config(message)).hint("name another folder with --out, or empty this one"));
     }
     place::writable(&work.out, "--out")?;
-    place::writable(&work.runs, "--runs")
+    place::writable(&work.runs, "--runs")?;
+    has_room(work)
 }
 
 /// Checks the folders of a family and of every run.
@@ -40,16 +43,18 @@ pub fn model(work: &Work<'_>) -> Result<()> {
 pub fn family(work: &Work<'_>) -> Result<()> {
     let own = |name: &str| OF_A_FAMILY.contains(&name) || name.starts_with("alpha-");
     let names = names(&work.out)?;
-    let has_manifest = names.iter().any(|name| name == "family.toml");
+    let has_manifest = names.iter().any(|name| name == MANIFEST);
+    let manifest = has_manifest.then(|| Manifest::load(&work.manifest())).transpose()?;
+    let is_listed = |name: &str| manifest.iter().flat_map(|manifest| &manifest.tiers).any(|tier| tier.name == name);
     if let Some(foreign) = names.iter().find(|name| !has_manifest && !own(name)) {
         let message = format!("`{}` holds `{foreign}` and no family", work.out.display());
         return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));
     }
     for &alpha in &work.recipe.objective.alpha {
         let began = runs_may_go_on(work, &work.run(alpha), alpha)?;
-        if !began && !has_manifest && !is_empty(&work.tier(alpha))? {
+        if !began && !is_listed(&tier_name(alpha)) && !is_empty(&work.tier(alpha))? {
             let message = format!(
-                "`{}` is not empty, but there is neither a family.toml that lists it nor a run in `{}`",
+                "`{}` is not empty, but neither does a family.toml list it nor is there a run of it in `{}`",
                 work.tier(alpha).display(),
                 work.run(alpha).display()
             );
@@ -62,7 +67,24 @@ pub fn family(work: &Work<'_>) -> Result<()> {
         }
     }
     place::writable(&work.out, "--out")?;
-    place::writable(&work.runs, "--runs")
+    place::writable(&work.runs, "--runs")?;
+    has_room(work)
+}
+
+/// Sees that what will be written fits on the disk: two checkpoints of every run that has not begun, a third while the
+/// newest is written, and what is trained where nothing is yet.
+fn has_room(work: &Work<'_>) -> Result<()> {
+    let plan = Plan::for_recipe(work.recipe, &dry_run::shape(work.recipe)?);
+    let two_checkpoints = plan.files.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let places: Vec<(PathBuf, PathBuf)> = match work.recipe.stage {
+        Stage::Sft => vec![(work.runs.clone(), work.out.join("model.safetensors"))],
+        Stage::Rl => work.recipe.objective.alpha.iter().map(|&alpha| (work.run(alpha), work.tier(alpha))).collect(),
+    };
+    let begin = places.iter().filter(|(run, _)| !run.join("run.json").is_file()).count() as u64;
+    let results = places.iter().filter(|(_, result)| !result.exists()).count() as u64;
+    let of_runs = begin * two_checkpoints + two_checkpoints / 2;
+    let of_results = results * plan.result_bytes();
+    place::has_room(&[(&work.runs, "--runs", of_runs), (&work.out, "--out", of_results)])
 }
 
 /// Whether there is a run to be continued; refuses one of another recipe, and a folder that holds something else.
@@ -70,9 +92,7 @@ fn runs_may_go_on(work: &Work<'_>, run: &Path, alpha: f64) -> Result<bool> {
     let began = run.join("run.json").is_file();
     // A folder of runs for several alphas is not the folder of one: files in it that no run made are somebody's.
     if began || (run.exists() && !run.is_dir()) || !is_empty(run)? {
-        let base = work.recipe.base.as_deref().map_or(Ok(String::new()), weights_hash)?;
-        let identity = RunIdentity { recipe: work.recipe.fingerprint()?, alpha, base };
-        let opened = RunFolder::open(run, &identity, work.recipe);
+        let opened = RunFolder::open(run, &identity(work.recipe, alpha)?, work.recipe);
         opened.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
     }
     Ok(began)

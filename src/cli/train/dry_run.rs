@@ -46,7 +46,10 @@ fn destinations(work: &Work<'_>) -> String {
 }
 
 /// The size of the model: that of the base on disk, else what the recipe says.
-fn shape(recipe: &Recipe) -> Result<ModelShape> {
+///
+/// # Errors
+/// When neither says it, or the base's configuration cannot be read.
+pub fn shape(recipe: &Recipe) -> Result<ModelShape> {
     let weight_bytes = recipe.compute.dtype.bytes();
     if let Some(base) = recipe.base.as_ref().filter(|base| recipe.model.is_none() || base.join("config.json").is_file())
     {

@@ -35,10 +35,12 @@ pub fn train(work: &Work<'_>) -> Result<()> {
         observer.finish();
         trained.map_err(|error| interrupted(error, &work.run(alpha)))?;
         // Read again: another process may have finished a tier of this family in the meantime.
+        let lock = Manifest::lock(&work.manifest())?;
         manifest = self::manifest(work)?;
         let base_sha256 = manifest.base.sha256.clone();
         manifest.upsert_tier(tier(work, alpha, &fingerprint, base_sha256)?);
         manifest.save()?;
+        drop(lock);
         curves::draw_run(work, alpha)?;
         progress::say(&format!("{name} is finished: {}", work.tier(alpha).display()));
     }
@@ -53,7 +55,7 @@ fn manifest(work: &Work<'_>) -> Result<Manifest> {
     let Some(base) = &work.recipe.base else {
         return Err(Error::config("reinforcement learning needs `base`, the folder of the model to start from").into());
     };
-    let place = work.out.join("family.toml");
+    let place = work.manifest();
     let sha256 = hash::weights_sha256(base)?;
     if place.exists() {
         // The folders of its tiers need not be there: a tier whose folder was removed is trained again.

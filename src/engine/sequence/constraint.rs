@@ -30,6 +30,8 @@ pub(super) struct Grammar {
     matcher: Matcher,
     /// The first mask, which was computed to know that there is one.
     first: Option<SimpleVob>,
+    /// The request's field it is from.
+    param: &'static str,
 }
 
 impl fmt::Debug for Grammars {
@@ -107,32 +109,38 @@ impl Grammars {
                 format!("no text fits the schema in `{param}`, or it is too large; simplify it"),
             )
         })?;
-        Ok(Some(Grammar { matcher, first: Some(first) }))
+        Ok(Some(Grammar { matcher, first: Some(first), param }))
     }
 }
 
 impl Grammar {
     /// Tokens that may come next; only ends of the turn once the answer is complete.
-    pub fn mask(&mut self) -> Result<SimpleVob, String> {
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] where the grammar is larger than the limits in the middle of the answer.
+    pub fn mask(&mut self) -> Result<SimpleVob, EngineError> {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }
-        let mask = self.matcher.compute_mask_or_eos();
-        mask.map_err(|error| format!("the grammar of the answer failed: {}", first_line(&error.to_string())))
+        self.matcher.compute_mask_or_eos().map_err(|error| too_large(self.param, &error.to_string()))
     }
 
     /// Goes on by a token of the mask.
-    pub fn commit(&mut self, id: u32) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// As [`Grammar::mask`].
+    pub fn commit(&mut self, id: u32) -> Result<(), EngineError> {
         if self.matcher.is_stopped() && !self.matcher.is_error() {
             return Ok(());
         }
-        let consumed = self.matcher.consume_token(id);
-        consumed.map_err(|error| format!("the grammar of the answer failed: {}", first_line(&error.to_string())))
+        self.matcher.consume_token(id).map_err(|error| too_large(self.param, &error.to_string()))
     }
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(LONGEST_MESSAGE).collect()
+/// Limits are also met on the way, where no compiler could see them before; it is the schema's fault all the same.
+fn too_large(param: &'static str, reason: &str) -> EngineError {
+    let reason: String = reason.lines().next().unwrap_or_default().chars().take(LONGEST_MESSAGE).collect();
+    EngineError::invalid(param, format!("the answer cannot be held to the schema in `{param}`: {reason}; simplify it"))
 }
 
 /// A schema with our compiler options; a client's own are replaced.

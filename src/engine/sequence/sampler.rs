@@ -153,7 +153,7 @@ impl TokenSampler {
             let opening = if phase == Phase::Opening { self.vocabulary.open } else { None };
             match grammar.mask() {
                 Ok(mask) => self.draw.keep(&mask, opening),
-                Err(reason) => return self.fail(&reason),
+                Err(error) => return self.end(error),
             }
         }
         if !self.draw.any() {
@@ -172,20 +172,25 @@ impl TokenSampler {
             *self.counts.entry(id).or_default() += 1;
         }
         self.splitter.push(id, &mut self.split);
-        self.owes_answer &= self.split.answer.iter().all(u8::is_ascii_whitespace);
+        // Up to the blank are whitespace and controls, of which a reader sees nothing.
+        self.owes_answer &= self.split.answer.iter().all(|&byte| byte <= b' ');
         self.budget.count(phase, forced);
         let thought = phase == Phase::Thinking || (phase == Phase::Opening && self.split.mark);
         if !thought && self.failure.is_none() {
             let committed = self.grammar.as_mut().map_or(Ok(()), |grammar| grammar.commit(id));
-            if let Err(reason) = committed {
-                let _ = self.fail(&reason);
+            if let Err(error) = committed {
+                let _ = self.end(error);
             }
         }
         self.finished |= self.failure.is_some() || (self.vocabulary.is_end(id) && !self.sampling.ignore_eos);
     }
 
     fn fail(&mut self, reason: &str) -> Option<u32> {
-        self.failure.get_or_insert_with(|| EngineError::failed(reason));
+        self.end(EngineError::failed(reason))
+    }
+
+    fn end(&mut self, error: EngineError) -> Option<u32> {
+        self.failure.get_or_insert(error);
         None
     }
 }

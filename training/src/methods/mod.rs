@@ -3,6 +3,7 @@
 //! A method is a loop that reads top to bottom and is put together from the rooms below it. It decides the order of
 //! things and what is measured; how a thing is done is decided where that thing lives.
 
+mod identity;
 mod order;
 mod passes;
 mod prompt;
@@ -11,4 +12,5 @@ mod sequence;
 pub mod sft;
 mod state;
 
+pub use identity::identity;
 pub use prompt::prompt_ids;

@@ -8,7 +8,8 @@ use candle_core::Tensor;
 use super::sequence::Sequence;
 use crate::Result;
 use crate::model::layered::Targets;
-use crate::model::{Decoder, Layered, Packed, Policy, ops};
+use crate::model::ops::kernels::UNIFORM_ABOVE;
+use crate::model::{Decoder, Layered, ModelConfig, Packed, Policy, ops};
 use crate::optimizer::Gradients;
 use crate::recipe::ComputeSection;
 use crate::rollout::{CpuSampler, DeviceSampler, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
@@ -44,6 +45,16 @@ struct Batch {
     temperature: f64,
 }
 
+/// A sequence that only makes a batch larger.
+const FILLING: &[u32] = &[0];
+
+/// Rows from which on every product of a decoder is summed in one and the same order.
+fn fewest_rows(config: &ModelConfig) -> usize {
+    let narrowest =
+        [config.hidden_size, config.head_shape().qkv_width(), 2 * config.intermediate_size, config.vocab_size];
+    UNIFORM_ABOVE / narrowest.into_iter().min().unwrap_or(1) + 2
+}
+
 impl Batch {
     fn new(sequences: &[&Sequence], temperature: f64) -> Self {
         let packed = Packed::new(sequences.iter().map(|sequence| &sequence.ids[..sequence.ids.len() - 1]));
@@ -60,8 +71,19 @@ impl Batch {
     }
 
     /// Logits that predict the targets, divided by the temperature, `[targets, vocabulary]`.
+    ///
+    /// A sequence's logits are the same to the bit in whatever company it passes through the model: where there are so few
+    /// rows that a product would be summed in another order, rows are added whose results nobody sees.
     fn logits(&self, decoder: &Decoder) -> Result<Tensor> {
-        let logits = decoder.logits_at(&decoder.hidden(&self.packed)?, &self.rows)?;
+        let (fewest, wanted) = (fewest_rows(decoder.config()), self.rows.len());
+        let sequences = self.packed.offsets.windows(2).map(|ends| &self.packed.ids[ends[0]..ends[1]]);
+        let missing = fewest.saturating_sub(self.packed.ids.len());
+        let filled = (missing > 0).then(|| Packed::new(sequences.chain(std::iter::repeat_n(FILLING, missing))));
+        let hidden = decoder.hidden(filled.as_ref().unwrap_or(&self.packed))?;
+        let mut rows = self.rows.clone();
+        rows.resize(wanted.max(fewest), 0);
+        let logits = decoder.logits_at(&hidden, &rows)?;
+        let logits = if rows.len() > wanted { logits.narrow(0, 0, wanted)?.contiguous()? } else { logits };
         if self.temperature == 1.0 { Ok(logits) } else { Ok((logits / self.temperature)?) }
     }
 }

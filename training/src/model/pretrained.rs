@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use super::config::{ModelConfig, SpecialTokens};
 use super::decoder::Decoder;
@@ -16,6 +17,9 @@ use crate::{Error, Result, files};
 
 /// Files of a folder that say how text becomes tokens.
 const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// Files of a folder that say what shape the model has and which tokens end its turn.
+const SETTINGS_FILES: [&str; 2] = ["config.json", "generation_config.json"];
 
 /// A model as it lies in a folder.
 #[derive(Debug, Clone)]
@@ -147,6 +151,24 @@ impl Pretrained {
 /// As [`weight_files`].
 pub fn weights_hash(folder: &Path) -> Result<String> {
     hash_files(&weight_files(folder)?)
+}
+
+/// SHA-256 of everything else in `folder` that decides what a model does: its configuration, special tokens, tokenizer and
+/// chat template, in hexadecimal. A file that is absent differs from an empty one.
+///
+/// # Errors
+/// [`Error::Io`] when one cannot be read.
+pub fn settings_hash(folder: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    for name in SETTINGS_FILES.into_iter().chain(TOKENIZER_FILES) {
+        let path = folder.join(name);
+        if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            hash.update(format!("{name} {}\n", bytes.len()));
+            hash.update(bytes);
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Copies the tokenizer's files from one folder to another.

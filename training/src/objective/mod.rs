@@ -7,6 +7,12 @@ mod sigmoid;
 
 pub use sigmoid::SigmoidLength;
 
+/// What a recipe calls [`SigmoidLength`].
+pub const SIGMOID_LENGTH: &str = "sigmoid-length";
+
+/// The names of all objectives.
+pub const NAMES: [&str; 1] = [SIGMOID_LENGTH];
+
 /// What an objective may know of one response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {

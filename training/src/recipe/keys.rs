@@ -13,6 +13,9 @@ use serde::de::{
 };
 use toml::Value;
 
+/// Likeness (Jaro-Winkler, 1 for equal words) from which on a word may have been meant.
+pub(super) const LIKE: f64 = 0.8;
+
 /// What is wrong with which key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct KeyError {
@@ -84,7 +87,7 @@ impl serde::de::Error for KeyError {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format_args!("expected one of {}, got `{variant}`", list(expected)))
+        Self::custom(one_of(expected, variant))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -99,6 +102,14 @@ impl serde::de::Error for KeyError {
 /// `a`, `b`, `c`.
 pub(super) fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// That one of `words` was expected where `found` was written, and which of them may have been meant.
+pub(super) fn one_of(words: &[&str], found: &str) -> String {
+    let near = words.iter().map(|word| (strsim::jaro_winkler(found, word), word));
+    let meant = near.filter(|(likeness, _)| *likeness >= LIKE).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let hint = meant.map(|(_, word)| format!("; did you mean `{word}`?")).unwrap_or_default();
+    format!("expected one of {}, got `{found}`{hint}", list(words))
 }
 
 /// A type as the author of a TOML file calls it.

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::Recipe;
-use super::keys::{self, KeyError, Problem, list};
+use super::keys::{self, KeyError, LIKE, Problem, list};
 use crate::{Error, Result, files};
 
 impl Recipe {
@@ -142,7 +142,7 @@ fn suggestion(key: &str, siblings: &[&str]) -> String {
     let beside = siblings.iter().map(|name| (strsim::jaro_winkler(leaf, name), full(name)));
     let near = beside.chain(elsewhere).max_by(|(a, _), (b, _)| a.total_cmp(b));
     match near {
-        Some((likeness, name)) if likeness >= 0.8 => format!("; did you mean `{name}`?"),
+        Some((likeness, name)) if likeness >= LIKE => format!("; did you mean `{name}`?"),
         _ => format!("; known here are {}", list(siblings)),
     }
 }

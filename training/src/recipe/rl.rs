@@ -75,7 +75,8 @@ pub struct RolloutSection {
     pub max_new_tokens: usize,
     /// Most responses decoded at the same time; bounds the memory of the KV cache. Default 256, a whole step.
     pub concurrent_sequences: usize,
-    /// Longer prompts are left out. Default 512 (script: `prompt_max_len`).
+    /// Problems of a file with longer prompts are left out, and counted; of the generator none may be longer. Default 512
+    /// (script: `prompt_max_len`).
     pub max_prompt_tokens: usize,
 }
 

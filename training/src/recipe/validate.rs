@@ -2,10 +2,11 @@
 //!
 //! One line a rule. A violation names the dotted key, the allowed range and what was found.
 
-use super::keys::KeyError;
+use super::keys::{KeyError, one_of};
 use super::{DataSource, Recipe, SftSchedule, Stage, TuningMode};
 use crate::advantage::KlPlacement;
 use crate::compute::{DeviceName, Precision, RunPath};
+use crate::objective;
 
 type Check = Result<(), KeyError>;
 
@@ -149,11 +150,11 @@ impl Recipe {
             DataSource::Mini => {
                 ensure(data.path.is_none(), "data.path", || "must be absent with `source = \"mini\"`".to_owned())?;
                 for (level, share) in &data.levels {
-                    ensure(
-                        ["easy", "medium", "hard"].contains(&level.as_str()),
-                        &format!("data.levels.{level}"),
-                        || "no such level; there are `easy`, `medium`, `hard`".to_owned(),
-                    )?;
+                    let levels = ["easy", "medium", "hard"];
+                    let key = format!("data.levels.{level}");
+                    ensure(levels.contains(&level.as_str()), &key, || {
+                        format!("no such level; {}", one_of(&levels, level))
+                    })?;
                     number(&format!("data.levels.{level}"), *share, &NOT_NEGATIVE)?;
                 }
                 ensure(data.levels.values().sum::<f64>() > 0.0, "data.levels", || {
@@ -179,7 +180,8 @@ impl Recipe {
 
     fn check_rl(&self) -> Check {
         ensure(self.base.is_some(), "base", || "must name the folder of a model with `stage = \"rl\"`".to_owned())?;
-        ensure(!self.objective.name.is_empty(), "objective.name", || "must name a reward function".to_owned())?;
+        let name = self.objective.name.as_str();
+        ensure(objective::NAMES.contains(&name), "objective.name", || one_of(&objective::NAMES, name))?;
         let alphas = &self.objective.alpha;
         ensure(!alphas.is_empty(), "objective.alpha", || "must have at least one value".to_owned())?;
         for (index, &alpha) in alphas.iter().enumerate() {
@@ -191,7 +193,10 @@ impl Recipe {
         ensure(rollout.samples_per_prompt >= 2, "rollout.samples_per_prompt", || {
             format!("must be at least 2 (the baseline is the mean of the others), got {}", rollout.samples_per_prompt)
         })?;
-        number("rollout.temperature", rollout.temperature, &NOT_NEGATIVE)?;
+        ensure((POSITIVE.1)(rollout.temperature), "rollout.temperature", || {
+            let found = rollout.temperature;
+            format!("must be greater than 0 (at 0 all responses of a group would be the same), got {found}")
+        })?;
         number("rollout.top_p", rollout.top_p, &NUCLEUS)?;
         count("rollout.max_new_tokens", rollout.max_new_tokens)?;
         count("rollout.concurrent_sequences", rollout.concurrent_sequences)?;

@@ -3,6 +3,7 @@
 //! A task is a source of [`Problem`]s (the mini suite's generator, a JSONL or Parquet data set) and a [`Grader`] that
 //! says whether a response reaches the problem's answer. Rewards, lengths and tokens are not known here: a task sees text.
 
+pub mod behaviours;
 pub mod chat;
 pub mod grader;
 pub mod mini;

@@ -50,12 +50,17 @@ struct Manifest {
     files: BTreeMap<String, String>,
 }
 
-/// Saves a checkpoint of `step` and removes all but the newest two.
+/// Saves a checkpoint of `step` and removes all but the newest two. A whole one of that step stays as it is: it was taken
+/// at the same place of the same run, and while it were replaced there would be none.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be written; the checkpoints before it are then untouched. [`Error::Format`] when
 /// `state` cannot be expressed as JSON.
 pub fn save<S: Serialize>(run: &RunFolder, step: u64, tensors: &BTreeMap<String, Tensor>, state: &S) -> Result<()> {
+    let finished = run.file(&name(step));
+    if verify(&finished, step).is_ok() {
+        return Ok(());
+    }
     let unfinished = run.file(&format!("{UNFINISHED}{}", name(step)));
     remove(&unfinished)?;
     fs::create_dir_all(&unfinished).map_err(Error::io("create", &unfinished))?;
@@ -69,7 +74,6 @@ pub fn save<S: Serialize>(run: &RunFolder, step: u64, tensors: &BTreeMap<String,
     let manifest = Manifest { step, files: hashes.into_iter().collect::<Result<_>>()? };
     files::write_json(&unfinished.join(MANIFEST), &manifest)?;
 
-    let finished = run.file(&name(step));
     // One is there when the run went back to an older checkpoint because this one was damaged.
     remove(&finished)?;
     fs::rename(&unfinished, &finished).map_err(Error::io("rename", &unfinished))?;
@@ -280,6 +284,22 @@ mod tests {
         fs::write(run.file("checkpoint-000010").join(STATE), "{}").unwrap();
         let message = latest::<State>(&run, &Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("no checkpoint is whole") && message.contains("remove the folder"), "{message}");
+    }
+
+    /// A run that is interrupted before the step after a checkpoint asks for that checkpoint again.
+    #[test]
+    fn a_whole_one_is_never_replaced() {
+        let (_guard, run) = fresh();
+        save(&run, 10, &tensors(1.0), &state(10)).unwrap();
+        let folder = run.file("checkpoint-000010");
+        let written = || fs::metadata(folder.join(MANIFEST)).unwrap().modified().unwrap();
+        let before = written();
+        save(&run, 10, &tensors(2.0), &state(11)).unwrap();
+        assert_eq!(written(), before);
+        assert_eq!(read(&run).checkpoint.unwrap().state, state(10));
+        fs::write(folder.join(TENSORS), "torn").unwrap();
+        save(&run, 10, &tensors(2.0), &state(11)).unwrap();
+        assert_eq!(read(&run).checkpoint.unwrap().state, state(11));
     }
 
     #[test]

@@ -62,6 +62,10 @@ pub struct StepMetrics {
     /// Share of responses that were cut off.
     #[serde(rename = "completions/clipped_ratio")]
     pub clipped_ratio: f64,
+    /// Share of responses on which the grader came to no verdict: its budget ran out, or it does not know the notation.
+    /// They count as incorrect. 0 where an earlier version did not write it.
+    #[serde(rename = "grader/undecided_ratio", default)]
+    pub undecided_ratio: f64,
     /// Share of tokens whose probability ratio was outside the clip range in the direction of their advantage.
     #[serde(rename = "clip_ratio/region_mean")]
     pub clip_ratio: f64,
@@ -312,6 +316,7 @@ mod tests {
             "completions/max_length",
             "completions/mean_terminated_length",
             "completions/clipped_ratio",
+            "grader/undecided_ratio",
             "clip_ratio/region_mean",
             "loss",
             "grad_norm",
@@ -322,7 +327,7 @@ mod tests {
         ] {
             assert!(keys.contains(&key), "{key} is not among {keys:?}");
         }
-        assert_eq!(keys.len(), 18);
+        assert_eq!(keys.len(), 19);
     }
 
     #[test]

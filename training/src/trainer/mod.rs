@@ -16,7 +16,7 @@ pub use checkpoint::{Checkpoint, Latest, latest, save};
 pub use hash::hash_file;
 pub(crate) use metrics::resident_memory;
 pub use metrics::{LevelMetrics, Line, MetricsLog, StepMetrics, StepTimings};
-pub use plan::{Fit, Memory, ModelShape, Plan};
+pub use plan::{Fit, Memory, ModelShape, Plan, bytes};
 pub use run_folder::{RunFolder, RunIdentity};
 pub use tensorboard::EventWriter;
 
@@ -56,8 +56,9 @@ pub trait Observer {
     /// Something was passed over that the user should know of: a damaged checkpoint, for one. The run goes on.
     fn on_warning(&mut self, message: &str);
 
-    /// Whether the run should end; asked between responses and between updates. The run then returns
-    /// [`crate::Error::Interrupted`], and the same command resumes it.
+    /// Whether the run should end; asked while responses are sampled and scored, and after every step, but not between
+    /// the updates of a step, whose half would be lost. The run then returns [`crate::Error::Interrupted`], and the same
+    /// command resumes it.
     fn should_stop(&self) -> bool;
 }
 

@@ -186,6 +186,11 @@ impl Plan {
         }
     }
 
+    /// Bytes of the weights that a run ends with, f32: an adapter, or the whole model.
+    pub fn result_bytes(&self) -> u64 {
+        self.trained * F32
+    }
+
     /// The plan of `recipe` fitted into `memory` bytes of a device.
     ///
     /// # Errors
@@ -257,7 +262,7 @@ fn thousands(number: u64) -> String {
 }
 
 /// A size in the largest binary unit that leaves at least 1.
-fn bytes(size: u64) -> String {
+pub fn bytes(size: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = size as f64;
     let mut unit = 0;
@@ -330,7 +335,7 @@ mod tests {
                     concurrent_sequences = 6\n[optimizer]\nmicrobatch_tokens = 30\n[run]\nsteps = 5\n";
         let plan = Plan::for_recipe(&Recipe::parse(text, &[]).unwrap(), &TINY);
         assert_eq!((plan.steps, plan.updates, plan.responses, plan.tokens), (5, 10, 40, 800));
-        assert_eq!((plan.parameters, plan.trained), (1304, 768));
+        assert_eq!((plan.parameters, plan.trained, plan.result_bytes()), (1304, 768, 768 * 4));
         let memory = Memory {
             weights: (1304 + 768) * 4,
             reference: 0,

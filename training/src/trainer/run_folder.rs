@@ -29,6 +29,13 @@ pub struct RunIdentity {
     pub alpha: f64,
     /// Hash of the base model's weights; empty for training from random weights.
     pub base: String,
+    /// Hash of the base's configuration, tokenizer and chat template. Like `data`, absent in runs of versions that did not
+    /// note it; what is absent is not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_settings: Option<String>,
+    /// Hash of the data file; absent, too, where problems are generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
 }
 
 /// The folder of a run, locked for this process as long as the value lives.
@@ -90,6 +97,13 @@ impl RunFolder {
         }
         if found.base != identity.base {
             differences.push("the weights of the base model are others".to_owned());
+        }
+        let differ = |found: &Option<String>, now: &Option<String>| found.is_some() && found != now;
+        if differ(&found.base_settings, &identity.base_settings) {
+            differences.push("the configuration, tokenizer or chat template of the base model has changed".to_owned());
+        }
+        if differ(&found.data, &identity.data) {
+            differences.push("the data file has changed".to_owned());
         }
         if differences.is_empty() {
             return Ok(());
@@ -179,7 +193,13 @@ pub(super) mod tests {
     }
 
     pub(in crate::trainer) fn identity() -> RunIdentity {
-        RunIdentity { recipe: recipe().fingerprint().unwrap(), alpha: 0.1, base: "abc".to_owned() }
+        RunIdentity {
+            recipe: recipe().fingerprint().unwrap(),
+            alpha: 0.1,
+            base: "abc".to_owned(),
+            base_settings: Some("def".to_owned()),
+            data: Some("012".to_owned()),
+        }
     }
 
     /// A fresh run folder; the guard removes it.
@@ -228,6 +248,23 @@ pub(super) mod tests {
             "run folder `RUN` belongs to a different run: alpha is 0.2, was 0.1; the weights of the base model are \
              others; undo the change to continue it, or choose another folder"
         );
+        theirs = RunIdentity { base_settings: Some("dee".to_owned()), data: Some("013".to_owned()), ..identity() };
+        assert_eq!(
+            refusal(&path, &theirs, &recipe()),
+            "run folder `RUN` belongs to a different run: the configuration, tokenizer or chat template of the base \
+             model has changed; the data file has changed; undo the change to continue it, or choose another folder"
+        );
+    }
+
+    #[test]
+    fn a_run_of_a_version_that_noted_less_goes_on() {
+        let (_guard, run) = fresh();
+        let path = run.path().to_owned();
+        let earlier = format!("{{\"recipe\": \"{}\", \"alpha\": 0.1, \"base\": \"abc\"}}", identity().recipe);
+        fs::write(run.file("run.json"), &earlier).unwrap();
+        drop(run);
+        let run = RunFolder::open(&path, &identity(), &recipe()).unwrap();
+        assert_eq!(files::read_text(&run.file("run.json")).unwrap(), earlier);
     }
 
     #[test]

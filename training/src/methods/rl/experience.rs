@@ -26,6 +26,8 @@ pub(super) struct Response {
     pub(super) prompt_tokens: usize,
     pub(super) correct: bool,
     pub(super) truncated: bool,
+    /// The grader came to no verdict, so that it counts as incorrect.
+    pub(super) undecided: bool,
     pub(super) level: Option<String>,
     pub(super) reward: f64,
     /// As the sampler saw it, `[response tokens]`.
@@ -201,6 +203,7 @@ impl<'a> Collector<'a> {
                 prompt_tokens: prompt.ids.len(),
                 correct: false,
                 truncated: rollout.finish == FinishReason::Length,
+                undecided: false,
                 level: prompt.problem.level.clone(),
                 reward: 0.0,
                 sampler_logprobs: rollout.logprobs,
@@ -219,7 +222,9 @@ impl<'a> Collector<'a> {
             let mut outcomes = Vec::with_capacity(group.len());
             for response in group.iter_mut() {
                 let text = self.codec.decode(&response.sequence.ids[response.prompt_tokens..])?;
-                let reached = self.grader.grade(&text, &prompt.problem.answer).correct;
+                let grade = self.grader.grade_safely(&text, &prompt.problem.answer);
+                let reached = grade.correct;
+                response.undecided = grade.undecided;
                 response.correct = reached && (self.truncated == Truncated::Grade || !response.truncated);
                 let tokens = match self.length {
                     LengthOf::Response => response.tokens(),
@@ -279,26 +284,4 @@ impl<'a> Collector<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sampler_that_is_off_is_corrected_for_up_to_a_limit() {
-        let mut response = Response {
-            sequence: Sequence::response(&[1], &[2, 3, 4, 5]),
-            prompt_tokens: 1,
-            correct: true,
-            truncated: false,
-            level: None,
-            reward: 1.0,
-            sampler_logprobs: vec![-1.0, -1.0, -1.0, -1.0],
-            old_logprobs: vec![-1.0, -1.0 + 1.5f32.ln(), -1.0 - 2f32.ln(), -1.0 + 9f32.ln()],
-            reference_logprobs: None,
-            advantages: vec![1.0, 1.0, -4.0, 1.0],
-        };
-        response.correct_for_sampler(2.0);
-        for (found, expected) in response.advantages.iter().zip([1.0, 1.5, -2.0, 2.0]) {
-            assert!((found - expected).abs() < 1e-5, "{:?}", response.advantages);
-        }
-    }
-}
+mod tests;

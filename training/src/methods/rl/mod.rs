@@ -20,19 +20,14 @@ use self::experience::Collector;
 use self::prompts::Prompts;
 use self::update::Updater;
 use super::passes::Passes;
-use super::state;
+use super::{identity, state};
 use crate::advantage::KlPlacement;
-use crate::model::{Policy, Pretrained, copy_tokenizer, weights_hash};
-use crate::objective::{Objective, SigmoidLength};
+use crate::model::{ModelConfig, Policy, Pretrained, copy_tokenizer};
+use crate::objective::{Objective, SIGMOID_LENGTH, SigmoidLength};
 use crate::recipe::{Recipe, Truncated, TuningMode};
 use crate::text::Codec;
-use crate::trainer::{
-    EventWriter, Fit, MetricsLog, Observer, Phase, RunFolder, RunIdentity, StepTimings, resident_memory,
-};
+use crate::trainer::{EventWriter, Fit, MetricsLog, Observer, Phase, RunFolder, StepTimings, resident_memory};
 use crate::{Error, Result};
-
-/// The only objective so far.
-const SIGMOID_LENGTH: &str = "sigmoid-length";
 
 /// What a checkpoint remembers beside tensors. Random numbers need no memory: every step has a stream of its own.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,8 +41,8 @@ struct Progress {
 /// The same call resumes a run that was interrupted; on the CPU the result is the same to the bit.
 ///
 /// # Errors
-/// [`Error::Config`] and [`Error::Format`] for a recipe, base or data set that does not fit; [`Error::Interrupted`] when
-/// the observer asked to stop.
+/// [`Error::Config`] and [`Error::Format`] for a recipe, base or data set that does not fit, and for a run that has gone
+/// further than the recipe asks; [`Error::Interrupted`] when the observer asked to stop.
 pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &mut dyn Observer) -> Result<()> {
     let Some(base_folder) = &recipe.base else {
         return Err(Error::config("reinforcement learning needs `base`, the folder of the model to start from"));
@@ -55,12 +50,16 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     let objective = objective(recipe, alpha)?;
     let compute = &recipe.compute;
     let device = compute.device.open(compute.dtype)?;
-    let fitted = Fit::fitted(recipe, &Pretrained::config(base_folder)?, Fit::memory(recipe, &device)?)?;
+    let config = Pretrained::config(base_folder)?;
+    fits_context(recipe, &config)?;
+    let fitted = Fit::fitted(recipe, &config, Fit::memory(recipe, &device)?)?;
     let base = Pretrained::load(base_folder, compute.dtype.dtype(), &device)?;
     let codec = Codec::from_folder(base_folder)?;
     let mut prompts = Prompts::from_recipe(recipe, &codec)?;
-    let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha, base: weights_hash(base_folder)? };
-    let run = RunFolder::open(run, &identity, recipe)?;
+    if let Some(warning) = prompts.warning() {
+        observer.on_warning(&warning);
+    }
+    let run = RunFolder::open(run, &identity(recipe, alpha)?, recipe)?;
     let recipe = &fitted;
 
     let mut policy = Policy::new(base, &recipe.tuning.tuning(), &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
@@ -71,6 +70,14 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     let mut updater = Updater::new(recipe, &policy)?;
     let restored = state::restore(&run, &policy, &mut updater.optimizer, |warning| observer.on_warning(warning))?;
     let (mut step, mut progress) = restored.unwrap_or((0, Progress::default()));
+    if step > recipe.run.steps as u64 {
+        return Err(Error::config(format!(
+            "the run in `{}` is at step {step} already, past `run.steps` = {}; ask for at least {step}, or choose \
+             another folder for a shorter run",
+            run.path().display(),
+            recipe.run.steps
+        )));
+    }
     let mut log = MetricsLog::resume(&run, step)?;
     let mut events = EventWriter::resume(&run, &log)?;
     for (metrics, timings) in log.history() {
@@ -125,6 +132,21 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         copy_tokenizer(base_folder, output)?;
     }
     policy.save(output, &base_folder.to_string_lossy())
+}
+
+/// That a prompt and a response of the recipe's greatest lengths fit into the base's context: the sampler would cut
+/// responses short otherwise, and they would count as truncated.
+fn fits_context(recipe: &Recipe, base: &ModelConfig) -> Result<()> {
+    let (prompt, response) = (recipe.rollout.max_prompt_tokens, recipe.rollout.max_new_tokens);
+    let context = base.max_position_embeddings;
+    if prompt + response <= context {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "`rollout.max_prompt_tokens` = {prompt} and `rollout.max_new_tokens` = {response} are {} tokens together, but \
+         the base's context holds {context}; lower one of them",
+        prompt + response
+    )))
 }
 
 fn objective(recipe: &Recipe, alpha: f64) -> Result<Box<dyn Objective>> {

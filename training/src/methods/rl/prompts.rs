@@ -27,6 +27,8 @@ pub(super) struct Prompts<'a> {
     format: Format<'a>,
     per_step: usize,
     source: Source,
+    /// Problems of the data set whose prompts are longer than the recipe allows.
+    left_out: usize,
 }
 
 enum Source {
@@ -45,10 +47,11 @@ struct Format<'a> {
 
 impl<'a> Prompts<'a> {
     /// The source that `recipe` names. A data set is read and tokenised as a whole, so that whatever is wrong with it is
-    /// said before any work begins.
+    /// said before any work begins; problems with prompts that are too long are left out of it.
     pub(super) fn from_recipe(recipe: &Recipe, codec: &'a Codec) -> Result<Self> {
         let data = recipe.data.clone();
         let format = Format { codec, data, max_prompt_tokens: recipe.rollout.max_prompt_tokens };
+        let mut left_out = 0;
         let source = match recipe.data.source {
             DataSource::Mini => {
                 let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
@@ -56,11 +59,30 @@ impl<'a> Prompts<'a> {
             }
             DataSource::File => {
                 let problems = read(&recipe.data)?;
-                let prompts = problems.into_iter().map(|problem| format.prompt(problem)).collect::<Result<Vec<_>>>()?;
+                let all = problems.into_iter().map(|problem| format.prompt(problem)).collect::<Result<Vec<_>>>()?;
+                let fits = |prompt: &Prompt| prompt.ids.len() <= format.max_prompt_tokens;
+                let shortest = all.iter().map(|prompt| prompt.ids.len()).min().unwrap_or(0);
+                let (prompts, longer): (Vec<_>, Vec<_>) = all.into_iter().partition(fits);
+                left_out = longer.len();
+                if prompts.is_empty() {
+                    return Err(Error::config(format!(
+                        "all {left_out} prompts are longer than `rollout.max_prompt_tokens` = {}, the shortest has \
+                         {shortest} tokens; raise it",
+                        format.max_prompt_tokens
+                    )));
+                }
                 Source::File { order: ShuffledPasses::new(recipe.seed, prompts.len()), prompts }
             }
         };
-        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source })
+        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source, left_out })
+    }
+
+    /// A sentence about what was left out, if anything was.
+    pub(super) fn warning(&self) -> Option<String> {
+        let (count, limit) = (self.left_out, self.format.max_prompt_tokens);
+        let are = if count == 1 { "problem is" } else { "problems are" };
+        let why = "longer than `rollout.max_prompt_tokens`";
+        (count > 0).then(|| format!("{count} {are} left out: prompts {why} = {limit}; raise it to use them"))
     }
 
     /// The prompts of the step after `done` steps; `rng` is that step's own.
@@ -70,7 +92,7 @@ impl<'a> Prompts<'a> {
                 let weights = WeightedIndex::new(levels.iter().map(|(_, weight)| weight))
                     .map_err(|error| Error::config(format!("`data.levels`: {error}")))?;
                 let draw = |_| MiniProblem::draw(levels[weights.sample(rng)].0, Split::Train, rng).to_problem();
-                (0..self.per_step).map(draw).map(|problem| self.format.prompt(problem)).collect()
+                (0..self.per_step).map(draw).map(|problem| self.format.short_prompt(problem)).collect()
             }
             Source::File { prompts, order } => {
                 let first = done * self.per_step as u64;
@@ -84,16 +106,22 @@ impl<'a> Prompts<'a> {
 impl Format<'_> {
     fn prompt(&self, problem: Problem) -> Result<Prompt> {
         let ids = prompt_ids(&self.data, self.codec, &problem.question)?;
-        if ids.len() > self.max_prompt_tokens {
+        Ok(Prompt { problem, ids: ids.into() })
+    }
+
+    /// A prompt that is not too long. Generated problems differ little in length, so that one that is too long says that
+    /// the limit is a mistake.
+    fn short_prompt(&self, problem: Problem) -> Result<Prompt> {
+        let prompt = self.prompt(problem)?;
+        if prompt.ids.len() > self.max_prompt_tokens {
             return Err(Error::config(format!(
-                "the prompt of problem `{}` has {} tokens, more than `rollout.max_prompt_tokens` = {}; raise it or leave \
-                 the problem out",
-                problem.id,
-                ids.len(),
+                "the prompt of problem `{}` has {} tokens, more than `rollout.max_prompt_tokens` = {}; raise it",
+                prompt.problem.id,
+                prompt.ids.len(),
                 self.max_prompt_tokens
             )));
         }
-        Ok(Prompt { problem, ids: ids.into() })
+        Ok(prompt)
     }
 }
 
@@ -105,4 +133,41 @@ fn read(data: &DataSection) -> Result<Vec<Problem>> {
     columns.level = data.level_column.clone().map(|name| vec![name]);
     columns.id = data.id_column.clone().map(|name| vec![name]);
     read_problems(path, &columns, Some(data.limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::mini::tokenizer;
+
+    fn recipe(folder: &std::path::Path, limit: usize) -> Recipe {
+        let path = folder.join("problems.jsonl");
+        let problem = |sum: &str| format!("{{\"problem\": \"{sum}\", \"answer\": \"7\"}}\n");
+        std::fs::write(&path, ["3 + 4", "1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 - 1", "5 + 2"].map(problem).concat()).unwrap();
+        let text = "name = 't'\nstage = 'rl'\nbase = 'b'\nrollout.prompts_per_step = 4";
+        let set = [
+            ("data.path", format!("{path:?}")),
+            ("data.chat_template", "false".to_owned()),
+            ("rollout.max_prompt_tokens", limit.to_string()),
+        ];
+        Recipe::parse(text, &set.map(|(key, value)| (key.to_owned(), value))).unwrap()
+    }
+
+    #[test]
+    fn long_prompts_are_left_out_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer::write(folder.path(), 0).unwrap();
+        let codec = Codec::from_folder(folder.path()).unwrap();
+        let mut rng = rand::SeedableRng::seed_from_u64(0);
+        let mut prompts = Prompts::from_recipe(&recipe(folder.path(), 12), &codec).unwrap();
+        let expected =
+            "1 problem is left out: prompts longer than `rollout.max_prompt_tokens` = 12; raise it to use them";
+        assert_eq!(prompts.warning().unwrap(), expected);
+        let asked = prompts.step(0, &mut rng).unwrap();
+        assert_eq!(asked.len(), 4);
+        assert!(asked.iter().all(|prompt| prompt.ids.len() <= 12 && prompt.problem.id != "2"));
+        assert_eq!(Prompts::from_recipe(&recipe(folder.path(), 64), &codec).unwrap().warning(), None);
+        let message = Prompts::from_recipe(&recipe(folder.path(), 2), &codec).err().unwrap().to_string();
+        assert!(message.starts_with("all 3 prompts are longer than") && message.ends_with("; raise it"), "{message}");
+    }
 }

@@ -29,6 +29,7 @@ pub(super) fn metrics(step: u64, experience: &Experience, update: &UpdateSummary
         mean_terminated_length: mean_length(&responses, |response| !response.truncated),
         mean_correct_length: mean_length(&responses, |response| response.correct),
         clipped_ratio: share(&responses, |response| response.truncated),
+        undecided_ratio: share(&responses, |response| response.undecided),
         clip_ratio: update.stats.clip_fraction(),
         loss: update.loss,
         grad_norm: update.grad_norm,

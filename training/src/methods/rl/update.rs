@@ -209,10 +209,11 @@ mod tests {
                 prompt_tokens: 3,
                 correct: true,
                 truncated: false,
+                undecided: false,
                 level: None,
                 reward: 0.0,
                 sampler_logprobs: old.clone(),
-                advantages: vec![if number % 2 == 0 { 1.0 } else { -0.5 }; ids.len()],
+                advantages: vec![if number.is_multiple_of(2) { 1.0 } else { -0.5 }; ids.len()],
                 old_logprobs: old,
                 reference_logprobs: None,
                 sequence,
@@ -222,8 +223,16 @@ mod tests {
         Experience { responses, group_size: 4, entropy: 0.0, rollout_time: 0.0, score_time: 0.0 }
     }
 
-    /// The trained tensors and the summary after one update on a device with `room`, and what was warned of.
-    fn updated(path: &str, room: Option<usize>) -> Result<(Vec<Vec<f32>>, UpdateSummary, Vec<String>, usize)> {
+    /// What one update left behind.
+    struct Updated {
+        tensors: Vec<Vec<f32>>,
+        summary: UpdateSummary,
+        warnings: Vec<String>,
+        microbatch_tokens: usize,
+    }
+
+    /// One update on a device with `room`.
+    fn updated(path: &str, room: Option<usize>) -> Result<Updated> {
         let recipe = recipe(path);
         let policy = policy(&recipe);
         let mut passes = Passes::new(&recipe.compute, &policy)?;
@@ -235,20 +244,24 @@ mod tests {
         let summary = updater.update(&policy, &passes, &experience, 0, rng, &mut warned)?;
         let flat = |(_, var): &(String, candle_core::Var)| var.flatten_all().unwrap().to_vec1().unwrap();
         let tensors = policy.parameters().iter().map(flat).collect();
-        Ok((tensors, summary, warned.0, updater.section.microbatch_tokens))
+        let microbatch_tokens = updater.section.microbatch_tokens;
+        Ok(Updated { tensors, summary, warnings: warned.0, microbatch_tokens })
     }
 
     #[test]
     fn an_update_that_ran_out_of_memory_is_made_with_smaller_micro_batches() {
         for path in ["fused", "layered"] {
-            let (tensors, summary, warnings, tokens) = updated(path, None).unwrap();
-            assert!(warnings.is_empty() && tokens == 64 && summary.grad_norm > 1e-3, "{summary:?}");
-            let (smaller, of_smaller, warnings, tokens) = updated(path, Some(20)).unwrap();
-            assert_eq!((warnings.len(), tokens), (2, 16), "{warnings:?}");
-            assert!(warnings[0].contains("`optimizer.microbatch_tokens` = 64; going on with 32"), "{warnings:?}");
-            assert!((summary.grad_norm - of_smaller.grad_norm).abs() < 1e-5 * summary.grad_norm);
-            assert!((summary.loss - of_smaller.loss).abs() < 1e-6);
-            for (one, other) in tensors.iter().flatten().zip(smaller.iter().flatten()) {
+            let whole = updated(path, None).unwrap();
+            assert!(whole.warnings.is_empty() && whole.microbatch_tokens == 64);
+            assert!(whole.summary.grad_norm > 1e-3, "{:?}", whole.summary);
+            let cut = updated(path, Some(20)).unwrap();
+            assert_eq!((cut.warnings.len(), cut.microbatch_tokens), (2, 16), "{:?}", cut.warnings);
+            let warning = &cut.warnings[0];
+            assert!(warning.contains("`optimizer.microbatch_tokens` = 64; going on with 32"), "{warning}");
+            let apart = (whole.summary.grad_norm - cut.summary.grad_norm).abs();
+            assert!(apart < 1e-5 * whole.summary.grad_norm, "{apart}");
+            assert!((whole.summary.loss - cut.summary.loss).abs() < 1e-6);
+            for (one, other) in whole.tensors.iter().flatten().zip(cut.tensors.iter().flatten()) {
                 assert!((one - other).abs() < 1e-4, "{one} {other}");
             }
         }

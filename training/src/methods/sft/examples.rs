@@ -28,11 +28,9 @@ pub(super) enum Examples<'a> {
 }
 
 impl<'a> Examples<'a> {
-    /// The source that the recipe names, with what [`read`] found, for a model and its tokenizer.
-    pub(super) fn new(recipe: &Recipe, pairs: &[Pair], codec: &'a Codec, model: &Pretrained) -> Result<Self> {
-        let [end, ..] = model.tokens.eos[..] else {
-            return Err(Error::config("the model has no end-of-sequence token"));
-        };
+    /// The source that the recipe names, with what [`tokenize`] made of a file, for a model and its tokenizer.
+    pub(super) fn new(recipe: &Recipe, sequences: Vec<Sequence>, codec: &'a Codec, model: &Pretrained) -> Result<Self> {
+        let end = end_of_sequence(model)?;
         match recipe.data.source {
             DataSource::Mini => {
                 let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
@@ -47,9 +45,6 @@ impl<'a> Examples<'a> {
                 })))
             }
             DataSource::File => {
-                let context = model.config.max_position_embeddings;
-                let sequence = |(row, pair)| sequence(&recipe.data, codec, end, context, row, pair);
-                let sequences = pairs.iter().enumerate().map(sequence).collect::<Result<Vec<_>>>()?;
                 let order = ShuffledPasses::new(recipe.seed, sequences.len());
                 Ok(Self::File { sequences, order })
             }
@@ -135,11 +130,11 @@ impl Generator<'_> {
     }
 }
 
-/// The prompts and responses of the recipe's file; none where examples are generated. Needs no model, so that a mistake
-/// in the data is found before anything is made.
-pub(super) fn read(data: &DataSection) -> Result<Vec<Pair>> {
+/// The prompts and responses of the recipe's file, and a sentence about those that `data.limit` leaves out; none where
+/// examples are generated. Needs no model, so that a mistake in the data is found before anything is made.
+pub(super) fn read(data: &DataSection) -> Result<(Vec<Pair>, Option<String>)> {
     if data.source == DataSource::Mini {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let (Some(path), Some(prompt), Some(response)) = (&data.path, &data.prompt_column, &data.response_column) else {
         return Err(Error::config(
@@ -147,8 +142,22 @@ pub(super) fn read(data: &DataSection) -> Result<Vec<Pair>> {
         ));
     };
     let mut pairs = read_pairs(path, prompt, response)?;
-    pairs.truncate(data.limit);
-    Ok(pairs)
+    let (all, limit) = (pairs.len(), data.limit);
+    let warning = || format!("using {limit} of the {all} pairs in `{}`; raise `data.limit` for more", path.display());
+    let warning = (all > limit).then(warning);
+    pairs.truncate(limit);
+    Ok((pairs, warning))
+}
+
+/// What [`read`] found as tokens, for a model and its tokenizer.
+pub(super) fn tokenize(recipe: &Recipe, pairs: &[Pair], codec: &Codec, model: &Pretrained) -> Result<Vec<Sequence>> {
+    let (end, context) = (end_of_sequence(model)?, model.config.max_position_embeddings);
+    let sequence = |(row, pair)| sequence(&recipe.data, codec, end, context, row, pair);
+    pairs.iter().enumerate().map(sequence).collect()
+}
+
+fn end_of_sequence(model: &Pretrained) -> Result<u32> {
+    model.tokens.eos.first().copied().ok_or_else(|| Error::config("the model has no end-of-sequence token"))
 }
 
 fn sequence(data: &DataSection, codec: &Codec, end: u32, context: usize, row: usize, pair: &Pair) -> Result<Sequence> {
@@ -167,4 +176,110 @@ fn sequence(data: &DataSection, codec: &Codec, end: u32, context: usize, row: us
         return Err(Error::config(format!("example {row} has {length} tokens, the model's context holds {context}")));
     }
     Ok(Sequence::response(&prompt, &ids))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::model::{ModelConfig, SpecialTokens};
+
+    const RECIPE: &str = "
+name = 'pairs'
+stage = 'sft'
+base = 'b'
+[data]
+prompt_column = 'ask'
+response_column = 'say'
+";
+
+    /// The mini suite's tokenizer and a model with so much context.
+    fn model(context: usize) -> (tempfile::TempDir, Codec, Pretrained) {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer::write(folder.path(), 0).unwrap();
+        let codec = Codec::from_folder(folder.path()).unwrap();
+        let config = ModelConfig {
+            vocab_size: tokenizer::VOCABULARY_SIZE,
+            hidden_size: 4,
+            intermediate_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            max_position_embeddings: context,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: true,
+        };
+        let end = codec.token_id(tokenizer::TURN_END).unwrap();
+        let tokens = SpecialTokens { bos: None, eos: vec![end], pad: None };
+        let model = Pretrained::random(config, tokens, &mut ChaCha8Rng::seed_from_u64(0), &Device::Cpu).unwrap();
+        (folder, codec, model)
+    }
+
+    /// The recipe for a file of these pairs.
+    fn recipe(folder: &std::path::Path, pairs: &[(&str, &str)], set: &[(&str, &str)]) -> Recipe {
+        let line = |(ask, say): &(&str, &str)| serde_json::json!({"ask": ask, "say": say}).to_string() + "\n";
+        let path = folder.join("pairs.jsonl");
+        std::fs::write(&path, pairs.iter().map(line).collect::<String>()).unwrap();
+        let mut overrides = vec![("data.path".to_owned(), format!("{path:?}"))];
+        overrides.extend(set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        Recipe::parse(RECIPE, &overrides).unwrap()
+    }
+
+    /// What is learnt of each pair, as text.
+    fn learnt(recipe: &Recipe, codec: &Codec, model: &Pretrained) -> Result<Vec<String>> {
+        let (pairs, _) = read(&recipe.data)?;
+        let text = |sequence: &Sequence| {
+            let first = sequence.targets[0];
+            assert_eq!(sequence.targets, (first..sequence.ids.len()).collect::<Vec<_>>(), "the response and no more");
+            assert_eq!(sequence.ids.last(), model.tokens.eos.first(), "and its end");
+            codec.decode(&sequence.ids[first..])
+        };
+        tokenize(recipe, &pairs, codec, model)?.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_response_that_opens_its_thoughts_again_is_learnt_without() {
+        let (folder, codec, model) = model(512);
+        let pairs = [("1 + 1", "<think>\nEasy.\n</think>\n2"), ("2 + 2", "\nEasy.\n</think>\n4")];
+        let opened = |template: &str| {
+            let set = [("data.chat_template", "false"), ("data.prompt_template", template)];
+            learnt(&recipe(folder.path(), &pairs, &set), &codec, &model).unwrap()
+        };
+        let closed = opened("'{question} = '");
+        let open = opened("'{question} = <think>'");
+        assert_eq!(open[0].matches("<think>").count(), 0, "{open:?}");
+        assert!(closed[0].len() > open[0].len() && closed[1] == open[1], "{closed:?} {open:?}");
+        let thoughts = |text: &str| text.trim_start().starts_with("Easy.");
+        assert!(open.iter().all(|text| thoughts(text)), "{open:?}");
+    }
+
+    #[test]
+    fn an_example_that_fills_the_context_is_named() {
+        let (folder, codec, model) = model(16);
+        let long = "1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 = 10";
+        let set = [("data.chat_template", "false")];
+        let recipe = recipe(folder.path(), &[("1 + 1", "2"), ("Sum.", long)], &set);
+        let message = learnt(&recipe, &codec, &model).unwrap_err().to_string();
+        assert!(
+            message.starts_with("example 2 has ") && message.ends_with("the model's context holds 16"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_limit_is_said() {
+        let (folder, codec, model) = model(512);
+        let pairs = [("1", "1"), ("2", "2"), ("3", "3")];
+        let all = recipe(folder.path(), &pairs, &[("data.limit", "3")]);
+        assert_eq!(read(&all.data).unwrap().1, None);
+        assert_eq!(learnt(&all, &codec, &model).unwrap().len(), 3);
+        let two = recipe(folder.path(), &pairs, &[("data.limit", "2")]);
+        let (kept, warning) = read(&two.data).unwrap();
+        assert_eq!(kept.len(), 2);
+        let warning = warning.unwrap();
+        assert!(warning.starts_with("using 2 of the 3 pairs in `") && warning.contains("data.limit"), "{warning}");
+    }
 }

@@ -2,7 +2,7 @@
 
 mod examples;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use candle_core::{Device, Tensor};
@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use self::examples::Examples;
 use super::passes::Passes;
 use super::sequence::{Sequence, micro_batches};
-use super::state;
+use super::{identity, state};
 use crate::compute::shrinking;
 use crate::model::{Policy, Pretrained, SpecialTokens, Tuning, copy_tokenizer};
 use crate::optimizer::{AdamW, Gradients, StepOutcome};
 use crate::recipe::{Recipe, SftSchedule, Vocabulary};
 use crate::schedule::Schedule;
 use crate::tasks::mini::tokenizer;
+use crate::tasks::readers::Pair;
 use crate::text::Codec;
-use crate::trainer::{EventWriter, Fit, Line, MetricsLog, RunFolder, RunIdentity, StepTimings, resident_memory};
+use crate::trainer::{EventWriter, Fit, Line, MetricsLog, RunFolder, StepTimings, resident_memory};
 use crate::{Error, Result, loss};
 
 /// Updates between two lines of metrics.
@@ -79,16 +80,19 @@ struct Progress {
 /// [`Error::Config`] and [`Error::Format`] for a recipe or files that do not fit, [`Error::Interrupted`] when the observer
 /// asked to stop.
 pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftObserver) -> Result<()> {
-    let base_hash = recipe.base.as_deref().map_or(Ok(String::new()), crate::model::weights_hash)?;
     let device = recipe.compute.device.open(recipe.compute.dtype)?;
     let memory = Fit::memory(recipe, &device)?;
-    let pairs = examples::read(&recipe.data)?;
-    let identity = RunIdentity { recipe: recipe.fingerprint()?, alpha: 0.0, base: base_hash };
-    let run = RunFolder::open(run, &identity, recipe)?;
-    let (base, tokenizer_folder) = start(recipe, &run, &device)?;
+    let (pairs, warning) = examples::read(&recipe.data)?;
+    if let Some(warning) = warning {
+        observer.on_warning(&warning);
+    }
+    // What is wrong with a file is said before the run has a folder, which would belong to the wrong file.
+    let from_base = recipe.base.as_deref().map(|base| Start::from_base(recipe, &pairs, base, &device)).transpose()?;
+    let run = RunFolder::open(run, &identity(recipe, 0.0)?, recipe)?;
+    let start = from_base.map_or_else(|| Start::from_nothing(recipe, &pairs, &run, &device), Ok)?;
+    let Start { base, tokenizer_folder, codec, sequences } = start;
     let recipe = &Fit::fitted(recipe, &base.config, memory)?;
-    let codec = Codec::from_folder(&tokenizer_folder)?;
-    let mut examples = Examples::new(recipe, &pairs, &codec, &base)?;
+    let mut examples = Examples::new(recipe, sequences, &codec, &base)?;
     let tuning = recipe.tuning.tuning();
     let mut policy = Policy::new(base, &tuning, &mut ChaCha8Rng::seed_from_u64(recipe.seed))?;
     policy.forget_reference();
@@ -136,26 +140,48 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     }
 }
 
-/// The model that training starts from and the folder of its tokenizer.
-fn start(recipe: &Recipe, run: &RunFolder, device: &Device) -> Result<(Pretrained, std::path::PathBuf)> {
-    let dtype = recipe.compute.dtype.dtype();
-    if let Some(base) = &recipe.base {
-        return Ok((Pretrained::load(base, dtype, device)?, base.clone()));
+/// What training starts from.
+struct Start {
+    base: Pretrained,
+    tokenizer_folder: PathBuf,
+    codec: Codec,
+    /// The examples of a file.
+    sequences: Vec<Sequence>,
+}
+
+impl Start {
+    fn new(recipe: &Recipe, pairs: &[Pair], base: Pretrained, tokenizer_folder: PathBuf) -> Result<Self> {
+        let codec = Codec::from_folder(&tokenizer_folder)?;
+        let sequences = examples::tokenize(recipe, pairs, &codec, &base)?;
+        Ok(Self { base, tokenizer_folder, codec, sequences })
     }
-    let Some(section) = &recipe.model else {
-        return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
-    };
-    if section.vocabulary != Some(Vocabulary::Mini) {
-        return Err(Error::config("`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing"));
+
+    /// From the recipe's base.
+    fn from_base(recipe: &Recipe, pairs: &[Pair], base: &Path, device: &Device) -> Result<Self> {
+        let model = Pretrained::load(base, recipe.compute.dtype.dtype(), device)?;
+        Self::new(recipe, pairs, model, base.to_owned())
     }
-    let folder = run.file("tokenizer");
-    tokenizer::write(&folder, recipe.seed)?;
-    let codec = Codec::from_folder(&folder)?;
-    let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
-    let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
-    let config = section.config(codec.vocabulary_size());
-    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-    Ok((Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?.to(dtype, device)?, folder))
+
+    /// From random weights, with a tokenizer that is written into the run's folder.
+    fn from_nothing(recipe: &Recipe, pairs: &[Pair], run: &RunFolder, device: &Device) -> Result<Self> {
+        let Some(section) = &recipe.model else {
+            return Err(Error::config("supervised learning needs `base`, or `[model]` to start from random weights"));
+        };
+        if section.vocabulary != Some(Vocabulary::Mini) {
+            return Err(Error::config(
+                "`model.vocabulary` is missing; \"mini\" is the one that can be made from nothing",
+            ));
+        }
+        let folder = run.file("tokenizer");
+        tokenizer::write(&folder, recipe.seed)?;
+        let codec = Codec::from_folder(&folder)?;
+        let id = |token: &str| codec.token_id(token).ok_or_else(|| Error::config(format!("no token `{token}`")));
+        let tokens = SpecialTokens { bos: None, eos: vec![id(tokenizer::TURN_END)?], pad: Some(id(tokenizer::PAD)?) };
+        let config = section.config(codec.vocabulary_size());
+        let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+        let model = Pretrained::random(config, tokens, &mut rng, &Device::Cpu)?;
+        Self::new(recipe, pairs, model.to(recipe.compute.dtype.dtype(), device)?, folder)
+    }
 }
 
 fn schedule(recipe: &Recipe, total: u64) -> Schedule {

@@ -107,18 +107,19 @@ mod tests {
 
     #[test]
     fn an_adapter_beside_the_weight_is_the_same_function_as_one_folded_into_it() {
+        // Sums of sines cancel, so that rounding shows more than in the values summed.
         let (x, dy) = (wave(&[33, 12], 0.0), wave(&[33, 20], 0.3));
         let (y, dx, expected) = folded(&x, &dy);
         for trained in [true, false] {
             let linear = linear(trained);
             let mut found = Collected::default();
-            near(&linear.forward(&x).unwrap(), &y, 1e-5);
-            near(&linear.backward(&x, &dy, &mut found.sink()).unwrap(), &dx, 1e-5);
-            near(found.of(2), &expected[2], 1e-5);
-            near(found.of(3), &expected[3], 1e-5);
+            near(&linear.forward(&x).unwrap(), &y, 5e-5);
+            near(&linear.backward(&x, &dy, &mut found.sink()).unwrap(), &dx, 5e-5);
+            near(found.of(2), &expected[2], 5e-5);
+            near(found.of(3), &expected[3], 5e-5);
             if trained {
-                near(found.of(0), &expected[0], 1e-5);
-                near(found.of(1), &expected[1], 1e-5);
+                near(found.of(0), &expected[0], 5e-5);
+                near(found.of(1), &expected[1], 5e-5);
             } else {
                 assert_eq!(found.places(), [2, 3], "a frozen weight gets no gradient");
             }
@@ -137,10 +138,10 @@ mod tests {
         linear.bias = linear.bias.map(|bias| Weight::frozen(&half(&bias.tensor)));
         let y = linear.forward(&half(&x)).unwrap();
         assert_eq!(y.dtype(), DType::F16);
-        near(&y, &expected, 5e-3);
+        near(&y, &expected, 2e-2);
         let mut found_half = Collected::default();
-        near(&linear.backward(&half(&x), &half(&dy), &mut found_half.sink()).unwrap(), &dx, 5e-3);
-        near(found_half.of(2), found.of(2), 5e-3);
-        near(found_half.of(3), found.of(3), 5e-3);
+        near(&linear.backward(&half(&x), &half(&dy), &mut found_half.sink()).unwrap(), &dx, 2e-2);
+        near(found_half.of(2), found.of(2), 2e-2);
+        near(found_half.of(3), found.of(3), 2e-2);
     }
 }

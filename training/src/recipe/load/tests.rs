@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::advantage::AdvantageNorm;
-use crate::recipe::{LengthOf, Stage, TargetModule, Truncated, TuningMode};
+use crate::recipe::{BehavioursSection, LengthOf, Stage, TargetModule, Truncated, TuningMode};
 
 const RL: &str = "name = \"t\"\nstage = \"rl\"\nbase = \"b\"\n[data]\nsource = \"mini\"\n";
 
@@ -66,6 +66,17 @@ fn defaults_are_the_numbers_of_the_paper() {
 }
 
 #[test]
+fn recipes_for_real_models_count_the_phrases_that_an_evaluation_counts_without_one() {
+    use crate::tasks::behaviours::{BACKTRACKING, EXPLORATION, VERIFICATION};
+    for name in ["deepseek-r1-distill-qwen-1.5b.toml", "deepseek-r1-distill-qwen-7b.toml", "released-code.toml"] {
+        let BehavioursSection { verification, backtracking, exploration } = load(name).behaviours;
+        assert_eq!(verification, VERIFICATION);
+        assert_eq!(backtracking, BACKTRACKING);
+        assert_eq!(exploration, EXPLORATION);
+    }
+}
+
+#[test]
 fn the_released_code_differs_from_the_text_in_three_places() {
     let (text, mut code) = (load("deepseek-r1-distill-qwen-1.5b.toml"), load("released-code.toml"));
     assert_eq!(code.algorithm.advantage_norm, AdvantageNorm::BatchToken);
@@ -96,7 +107,10 @@ fn a_known_key_in_the_wrong_table_is_found() {
         refusal("[optimiser]\nlearning_rate = 1e-4\n"),
         "line 6: unknown key `optimiser`; did you mean `optimizer`?"
     );
-    assert_eq!(refusal("[grader]\nqqq = 1\n"), "line 7: unknown key `grader.qqq`; known here are `mode`");
+    assert_eq!(
+        refusal("[grader]\nqqq = 1\n"),
+        "line 7: unknown key `grader.qqq`; known here are `mode`, `require_box`"
+    );
 }
 
 #[test]
@@ -117,7 +131,7 @@ fn wrong_types_and_missing_keys_say_what_is_expected() {
         ),
         (
             "[algorithm]\nkl = 'rewards'",
-            "line 7: `algorithm.kl`: expected one of `reward`, `loss`, `off`, got `rewards`",
+            "line 7: `algorithm.kl`: expected one of `reward`, `loss`, `off`, got `rewards`; did you mean `reward`?",
         ),
         ("[algorithm]\nkl = 1", "line 7: `algorithm.kl`: expected one of `reward`, `loss`, `off`, got `1`"),
         ("[[rollout]]\ntop_p = 1", "line 6: `rollout`: expected a table, got a list"),
@@ -146,7 +160,6 @@ fn every_range_is_checked_and_told() {
             "1",
             "`rollout.samples_per_prompt`: must be at least 2 (the baseline is the mean of the others), got 1",
         ),
-        ("rollout.temperature", "-1", "`rollout.temperature`: must be at least 0, got -1"),
         ("rollout.top_p", "0", "`rollout.top_p`: must be in (0, 1], got 0"),
         ("rollout.top_p", "1.1", "`rollout.top_p`: must be in (0, 1], got 1.1"),
         ("rollout.max_new_tokens", "0", "`rollout.max_new_tokens`: must be at least 1, got 0"),
@@ -170,7 +183,21 @@ fn every_range_is_checked_and_told() {
         ),
         ("algorithm.clip", "1", "`algorithm.clip`: must be in (0, 1), got 1"),
         ("run.checkpoint_every", "0", "`run.checkpoint_every`: must be at least 1, got 0"),
-        ("data.levels.easi", "1", "`data.levels.easi`: no such level; there are `easy`, `medium`, `hard`"),
+        (
+            "data.levels.easi",
+            "1",
+            "`data.levels.easi`: no such level; expected one of `easy`, `medium`, `hard`, got `easi`; did you mean `easy`?",
+        ),
+        (
+            "objective.name",
+            "sigmoid",
+            "`objective.name`: expected one of `sigmoid-length`, got `sigmoid`; did you mean `sigmoid-length`?",
+        ),
+        (
+            "rollout.temperature",
+            "0",
+            "`rollout.temperature`: must be greater than 0 (at 0 all responses of a group would be the same), got 0",
+        ),
         ("data.prompt_template", "x", "`data.prompt_template`: must contain `{question}`"),
         ("eval.samples", "0", "`eval.samples`: must be at least 1, got 0"),
         ("name", "a/b", "`name`: must be letters, digits, `-`, `_` and `.`, got `a/b`"),

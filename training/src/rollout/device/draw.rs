@@ -67,7 +67,7 @@ fn by_inversion(logits: &Tensor, uniform: Vec<f32>) -> Result<Vec<Drawn>> {
 }
 
 /// The first entry at which the running sum passes `left`, and what is left of it before that entry. Rounding can leave a
-/// sliver uncovered: the largest entry takes it.
+/// sliver uncovered: the largest entry takes it, and has infinity left, so that the largest of its own entries does too.
 fn pass(masses: &[f32], left: f32) -> (usize, f32) {
     let mut rest = left;
     for (index, &mass) in masses.iter().enumerate() {
@@ -77,7 +77,7 @@ fn pass(masses: &[f32], left: f32) -> (usize, f32) {
         rest -= mass;
     }
     let largest = (0..masses.len()).fold(0, |best, index| if masses[index] > masses[best] { index } else { best });
-    (largest, 0.0)
+    (largest, f32::INFINITY)
 }
 
 #[cfg(test)]
@@ -113,8 +113,8 @@ mod tests {
         let logits = Tensor::new(&[[0f32, 2.0, 1.0], [0.0, 2.0, 1.0], [f32::NEG_INFINITY, 0.0, 0.0]], &Device::Cpu);
         let drawn = by_inversion(&logits.unwrap(), vec![0.0, 1.0 - f32::EPSILON / 2.0, 0.0]).unwrap();
         assert_eq!((drawn[0].id, drawn[2].id), (0, 1), "an impossible id is never drawn");
-        assert!(drawn[1].id == 2 || drawn[1].id == 1);
-        assert_eq!(pass(&[0.25, 0.5], 0.9), (1, 0.0), "what rounding left uncovered");
+        assert!(drawn[1].id == 2 || drawn[1].id == 1, "the last, or the largest where rounding left something");
+        assert_eq!(pass(&[0.25, 0.5], 0.9), (1, f32::INFINITY), "what rounding left uncovered");
     }
 
     #[test]

@@ -13,7 +13,7 @@ const MAX_DEPTH: u32 = 48;
 /// Largest numerator or denominator, in bits, that is computed exactly.
 pub(super) const MAX_BITS: u64 = 2048;
 /// Steps one comparison may take. A step is a node visited, or the product of two machine words.
-const MAX_STEPS: u32 = 50_000;
+pub(super) const MAX_STEPS: u32 = 50_000;
 
 /// Why two expressions could not be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,16 +31,34 @@ pub(super) enum Undecided {
 pub(super) struct Budget {
     steps: u32,
     depth: u32,
+    /// How often somebody asked for steps, granted or refused: work goes on as long as somebody asks.
+    #[cfg(test)]
+    asked: u32,
 }
 
 impl Budget {
     /// A full budget.
     pub(super) fn new() -> Self {
-        Self { steps: MAX_STEPS, depth: 0 }
+        Self {
+            steps: MAX_STEPS,
+            depth: 0,
+            #[cfg(test)]
+            asked: 0,
+        }
+    }
+
+    /// How often steps were asked for.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> u32 {
+        self.asked
     }
 
     /// Takes `steps` steps, or fails when fewer are left; from then on everything fails.
     pub(super) fn spend(&mut self, steps: usize) -> Result<(), Undecided> {
+        #[cfg(test)]
+        {
+            self.asked += 1;
+        }
         match u32::try_from(steps).ok().and_then(|steps| self.steps.checked_sub(steps)) {
             Some(left) => {
                 self.steps = left;

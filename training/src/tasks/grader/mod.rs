@@ -34,6 +34,7 @@ mod latex_commands;
 mod normalize;
 mod normalize_strict;
 mod numeric;
+mod safely;
 mod split;
 mod symbolic;
 #[cfg(test)]
