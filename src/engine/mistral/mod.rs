@@ -1,7 +1,7 @@
 //! The engine in this process: mistral.rs, with sampling, budgets and text of our own.
 //!
 //! All adapter tiers share one model and one batch; a checkpoint tier is a model of its own. The engine computes logits;
-//! a [`processor`] on its thread draws every token with our sampler, and the other side makes text of the ids. No type of
+//! a logits processor on its thread draws every token with our sampler, and the other side makes text of the ids. No type of
 //! mistral.rs leaves this folder, and nothing in it opens a connection: all folders are local.
 //!
 //! On a processor the environment must say `MISTRALRS_CPU_KV_F32=1` before the first load: with its 16-bit cache the same
