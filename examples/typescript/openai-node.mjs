@@ -26,6 +26,7 @@ const stream = await client.responses.create({
   model: "brevity-mini",
   input: "What is 37 * 9 - 88?",
   reasoning: { effort: "low" },
+  seed: 7,
   stream: true,
 });
 for await (const event of stream) {
