@@ -87,7 +87,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from peft import LoraConfig  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback  # noqa: E402
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback  # noqa: E402
 from trl import RLOOConfig, RLOOTrainer  # noqa: E402
 
 
@@ -236,7 +236,9 @@ def read_prompts(path: Path, system: str | None, chat: bool) -> Dataset:
 
 def main() -> None:
     torch.set_num_threads(ARGUMENTS.threads)
-    tokenizer = AutoTokenizer.from_pretrained(ARGUMENTS.checkpoint, padding_side="left")
+    # Not AutoTokenizer: it makes a tokenizer of the class that the configuration names and leaves out how tokenizer.json
+    # splits text, so that the model reads other tokens than it was trained on.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ARGUMENTS.checkpoint, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(ARGUMENTS.checkpoint, dtype=torch.float32)
     prompts = read_prompts(ARGUMENTS.prompts, ARGUMENTS.system, chat=tokenizer.chat_template is not None)
     if len(prompts) < ARGUMENTS.batch:
