@@ -5,7 +5,7 @@ use std::path::Path;
 use brevity::family::{Downloads, Hub, HubId, Kind, Source, load};
 
 use crate::hub_server::HubServer;
-use crate::support::Workspace;
+use crate::support::{TINY, Workspace};
 
 /// Counts what comes.
 #[derive(Default)]
@@ -159,4 +159,37 @@ fn base_and_tiers_on_the_hub_are_used_by_every_command() {
     let verified = with(&tier, &["tiers", "verify", "--family", "family"]);
     assert_eq!(verified.code, Some(0), "{}", verified.stderr);
     assert!(verified.stdout.contains("ok: far (adapter, sha256 "), "{}", verified.stdout);
+}
+
+#[test]
+fn a_recipe_takes_its_base_and_its_data_from_the_hub() {
+    let space = Workspace::with_base();
+    let server = HubServer::start("org/base", &space.path("base"), None);
+    server.push("data/train.jsonl", &space.bytes("problems.jsonl"));
+    let text = TINY
+        .replace("base = \"base\"", "base = \"hf://org/base\"")
+        .replace("\"problems.jsonl\"", "\"hf://datasets/org/base@v1/data/train.jsonl\"");
+    space.write("tiny.toml", &text);
+    let train = ["train", "--recipe", "tiny.toml", "--alpha", "0.3", "--out", "family", "--runs", "runs"];
+    let with = |offline: &str| {
+        let mut command = space.command(&train);
+        command.env("HF_HOME", space.path("home")).env("HF_ENDPOINT", server.address()).env("HF_HUB_OFFLINE", offline);
+        crate::support::Finished::new(command.output().unwrap())
+    };
+    let trained = with("0");
+    assert_eq!(trained.code, Some(0), "{}", trained.stderr);
+    let fetched = "fetching data/train.jsonl of datasets/org/base@v1";
+    assert!(trained.stderr.contains(fetched) && trained.stderr.contains("fetching model.safetensors of org/base"));
+    let manifest = space.read("family/family.toml");
+    assert!(manifest.contains(&format!("hub = \"org/base@{}\"", server.commit())), "{manifest}");
+    assert!(space.read("family/alpha-0.3/adapter_config.json").contains("\"org/base\""));
+
+    // The same run goes on from the cache alone, and knows itself.
+    let again = with("1");
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert!(again.stderr.contains("alpha-0.3 was finished before"), "{}", again.stderr);
+
+    space.write("tiny.toml", &text.replace("hf://org/base", "hf://base"));
+    let refused = with("1");
+    assert!(refused.stderr.contains("base: `base` is no repository"), "{}", refused.stderr);
 }

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// A hub with one repository.
+/// A hub with one repository, which it shows as a model and as a data set.
 pub struct HubServer {
     address: String,
     state: Arc<Mutex<State>>,
@@ -114,8 +114,8 @@ fn respond(state: &State, path: &str, headers: &BTreeMap<String, String>) -> (&'
     }
     let missing = ("404 Not Found", String::new(), b"{\"error\": \"not found\"}".to_vec());
     let known = |revision: &str| revision == "main" || revision == "v1" || revision == state.commit;
-    let information = format!("/api/models/{}/revision/", state.repository);
-    if let Some(revision) = path.strip_prefix(&information) {
+    let information = ["models", "datasets"].map(|kind| format!("/api/{kind}/{}/revision/", state.repository));
+    if let Some(revision) = information.iter().find_map(|start| path.strip_prefix(start)) {
         if !known(revision) {
             return missing;
         }
@@ -123,7 +123,8 @@ fn respond(state: &State, path: &str, headers: &BTreeMap<String, String>) -> (&'
         let body = serde_json::json!({ "sha": state.commit, "siblings": siblings }).to_string();
         return ("200 OK", "Content-Type: application/json\r\n".to_owned(), body.into_bytes());
     }
-    let file = path.strip_prefix(&format!("/{}/resolve/", state.repository)).and_then(|rest| rest.split_once('/'));
+    let file = ["", "/datasets"].map(|kind| format!("{kind}/{}/resolve/", state.repository));
+    let file = file.iter().find_map(|start| path.strip_prefix(start)).and_then(|rest| rest.split_once('/'));
     let Some((revision, name)) = file else { return missing };
     let Some(content) = state.files.get(name).filter(|_| known(revision)) else { return missing };
     // The client always asks for a range: one byte for the size, then from where it is to the end.

@@ -169,3 +169,20 @@ fn a_bench_prints_a_line_of_json_for_every_step_and_keeps_nothing() {
     let bench = space.succeed(&["train", "--recipe", "tiny.toml", "--bench", "--steps", "1"]);
     assert!(bench.stderr.contains("random weights"), "{}", bench.stderr);
 }
+
+#[test]
+fn tiers_trained_side_by_side_are_those_trained_one_after_the_other() {
+    let space = Workspace::with_family();
+    let train = ["train", "--recipe", "tiny.toml", "--alpha", "0.1,0.2", "--out", "beside", "--runs", "runs-beside"];
+    let said = space.succeed(&[&train[..], &["--devices", "cpu,cpu"]].concat()).stderr;
+    assert!(said.contains("alpha-0.1 is finished") && said.contains("alpha-0.2 is finished"), "{said}");
+    for tier in ["alpha-0.1", "alpha-0.2"] {
+        let weights = |family: &str| space.bytes(&format!("{family}/{tier}/adapter_model.safetensors"));
+        assert!(weights("beside") == weights("family"), "{tier}");
+        let metrics = |runs: &str| space.read(&format!("{runs}/{tier}/metrics.jsonl"));
+        assert_eq!(metrics("runs-beside"), metrics("runs"));
+    }
+    assert_eq!(space.read("beside/family.toml").matches("[tier.training]").count(), 2);
+    let said = space.succeed(&[&train[..], &["--devices", "cpu,cpu"]].concat()).stderr;
+    assert_eq!(said.matches("was finished before").count(), 2, "{said}");
+}

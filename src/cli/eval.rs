@@ -60,7 +60,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
 
-    /// Problems: `mini`, or a JSONL or Parquet file as `gsm8k:FILE`, `math:FILE`, `aime:FILE` or, of any other form,
+    /// Problems: `mini`, or a JSONL, Parquet or Arrow file as `gsm8k:FILE`, `math:FILE`, `aime:FILE` or, of any other form,
     /// `file:FILE`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,

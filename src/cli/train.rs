@@ -2,18 +2,21 @@
 
 mod curves;
 mod destination;
+mod devices;
 mod dry_run;
+mod remote;
 mod tiers;
 
 use std::path::{Path, PathBuf};
 
-use brevity::family::MANIFEST;
+use brevity::family::{HubId, MANIFEST};
 use brevity_training::Error;
 use brevity_training::compute::DeviceName;
 use brevity_training::methods::sft;
 use brevity_training::recipe::{DataSource, Recipe, Stage};
 use clap::{Args, ValueEnum};
 
+use self::devices::Devices;
 use super::progress::{self, Supervised};
 use super::{Failure, Result, bench, interrupt};
 
@@ -29,6 +32,8 @@ Examples:
       what a run would take and write
   serve train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml --device cuda:0 --dtype bf16 --set tuning.mode=lora
       an adapter of a real model on one GPU, in a build with CUDA
+  serve train --recipe training/recipes/deepseek-r1-distill-qwen-7b.toml --devices cuda:0,cuda:1,cuda:2,cuda:3 --dtype bf16 --set tuning.mode=lora
+      a tier on each of four GPUs
   serve train --recipe training/recipes/mini.toml --bench --steps 5
       how fast this machine is";
 
@@ -60,6 +65,10 @@ pub struct Arguments {
     /// Where to train: `cpu`, or `cuda:N` in a build with CUDA; overrides `compute.device`
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceName>,
+
+    /// Train several tiers at a time, each on the next of these devices that is free, as in `cuda:0,cuda:1`
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', conflicts_with_all = ["device", "bench"])]
+    devices: Vec<DeviceName>,
 
     /// Number format of weights and activations; overrides `compute.dtype`
     #[arg(long, value_name = "DTYPE")]
@@ -113,6 +122,10 @@ struct Work<'a> {
     recipe: &'a Recipe,
     /// The recipe's file, as it was given.
     file: &'a Path,
+    /// What tiers are trained on.
+    devices: Devices,
+    /// The base's repository and commit, when it is on the hub.
+    base_hub: Option<HubId>,
     /// The family's or the model's folder.
     out: PathBuf,
     /// The folder of the run, or of the runs.
@@ -146,10 +159,13 @@ fn tier_name(alpha: f64) -> String {
 /// # Errors
 /// When something does not fit, cannot be read or written, or somebody asked to stop.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let recipe = recipe(arguments)?;
+    let mut recipe = recipe(arguments)?;
+    let base_hub = if arguments.dry_run { None } else { remote::fetch(&mut recipe)? };
     let work = Work {
         recipe: &recipe,
         file: &arguments.recipe,
+        devices: Devices::new(&arguments.devices, &recipe)?,
+        base_hub,
         out: arguments.out.clone().unwrap_or_else(|| Path::new("models").join(&recipe.name)),
         runs: arguments.runs.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name)),
     };
@@ -175,7 +191,7 @@ fn recipe(arguments: &Arguments) -> Result<Recipe> {
         let name = if stage == StageName::Rl { "rl" } else { "sft" };
         overrides.push(("stage".to_owned(), format!("{name:?}")));
     }
-    if let Some(device) = arguments.device {
+    if let Some(device) = arguments.device.or_else(|| arguments.devices.first().copied()) {
         overrides.push(("compute.device".to_owned(), format!("{:?}", device.to_string())));
     }
     if let Some(dtype) = arguments.dtype {
@@ -192,6 +208,10 @@ fn recipe(arguments: &Arguments) -> Result<Recipe> {
     if !arguments.alpha.is_empty() && recipe.stage == Stage::Sft {
         return Err(Failure::usage("--alpha belongs to reinforcement learning; this recipe's stage is sft"));
     }
+    if !arguments.devices.is_empty() && recipe.stage == Stage::Sft {
+        let hint = "this recipe's stage is sft, which trains one model; name its device with --device";
+        return Err(Failure::usage("--devices trains tiers side by side").hint(hint));
+    }
     Ok(recipe)
 }
 
@@ -206,7 +226,9 @@ fn base_is_there(base: &Path, recipe: &Recipe) -> Result<()> {
             let shown = base.display();
             format!("train one with `serve train --recipe training/recipes/mini-sft.toml --out {shown}`")
         }
-        DataSource::File => "put the model's Hugging Face folder there, or name another with --set base=FOLDER".into(),
+        DataSource::File => "put the model's Hugging Face folder there, or name another with --set base=FOLDER or \
+                             --set base=hf://ORGANISATION/NAME"
+            .into(),
     };
     Err(Failure::from(Error::config(message)).hint(hint))
 }

@@ -39,7 +39,7 @@ pub enum Suite {
     File {
         /// Which benchmark: `gsm8k`, `math` or `aime`; or `file`, with columns `problem` and `answer`.
         preset: String,
-        /// The JSONL or Parquet file.
+        /// The JSONL, Parquet or Arrow file.
         path: PathBuf,
     },
 }

@@ -26,7 +26,7 @@ pub use card::{LevelCard, TierCard};
 pub use check::{BaseWeights, Checker, Kind, TierWeights};
 pub use effort::{Effort, default_effort_map};
 pub use header::size_on_disk;
-pub use hub::{Downloads, Hub, HubId};
+pub use hub::{Downloads, Hub, HubFile, HubId};
 pub use load::{BrokenTier, LoadedFamily, TierOutcome, check, load};
 pub use lock::ManifestLock;
 pub use manifest::{Base, Manifest, Tier, TierTraining};

@@ -6,17 +6,21 @@ mod sampling;
 mod training;
 
 use std::io::{IsTerminal, Write};
+use std::sync::LazyLock;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 pub use fetching::Fetching;
 pub use loading::Loading;
 pub use sampling::Sampling;
 pub use training::{Reinforced, Supervised};
 
-/// Writes a line to standard error; where that is closed there is nobody left to tell.
+/// All bars of the process, one below the other.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Writes a line to standard error, above the bars; where that is closed there is nobody left to tell.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = BARS.suspend(|| writeln!(std::io::stderr(), "{line}"));
 }
 
 /// Writes a result to standard output. A reader that went away (`| head`) is no error.
@@ -29,7 +33,7 @@ fn bar(prefix: &str, total: u64) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return None;
     }
-    let bar = ProgressBar::new(total).with_prefix(prefix.to_owned());
+    let bar = BARS.add(ProgressBar::new(total)).with_prefix(prefix.to_owned());
     let style = ProgressStyle::with_template("{prefix} {bar:20} {pos}/{len}  {wide_msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     Some(bar)

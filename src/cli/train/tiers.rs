@@ -1,11 +1,11 @@
 //! Reinforcement learning: one run for every alpha, and its entry in the family's manifest.
 
-use brevity::family::{Base, Manifest, Tier, TierTraining, hash};
+use brevity::family::{Base, HubId, Manifest, Tier, TierTraining, hash};
 use brevity_training::Error;
 use brevity_training::methods::rl;
-use brevity_training::recipe::TuningMode;
+use brevity_training::recipe::{Recipe, TuningMode};
 
-use super::{Work, curves, destination, interrupted, stop_between, tier_name};
+use super::{Work, curves, destination, devices, interrupted, stop_between, tier_name};
 use crate::cli::progress::{self, Reinforced};
 use crate::cli::{Failure, Result, command, place};
 
@@ -14,39 +14,45 @@ use crate::cli::{Failure, Result, command, place};
 /// # Errors
 /// When something does not fit, cannot be read or written, or somebody asked to stop.
 pub fn train(work: &Work<'_>) -> Result<()> {
+    let recipes = work.devices.recipes(work.recipe)?;
     destination::family(work)?;
-    let mut manifest = manifest(work)?;
+    let manifest = manifest(work)?;
     let fingerprint = work.recipe.fingerprint()?;
-    let mut finished = Vec::new();
+    let mut waiting = Vec::new();
     for &alpha in &work.recipe.objective.alpha {
-        finished.push(is_finished(work, &manifest, alpha, &fingerprint)?);
-    }
-    for (&alpha, finished) in work.recipe.objective.alpha.iter().zip(finished) {
-        let name = tier_name(alpha);
-        if finished {
-            let (tier, run) = (work.tier(alpha), work.run(alpha));
-            let (tier, run) = (tier.display(), run.display());
-            progress::say(&format!("{name} was finished before; to train it again, remove `{tier}` and `{run}`"));
+        if !is_finished(work, &manifest, alpha, &fingerprint)? {
+            waiting.push(alpha);
             continue;
         }
-        stop_between(work)?;
-        let mut observer = Reinforced::new(&name, work.recipe.run.steps as u64);
-        let trained = rl::train(work.recipe, alpha, &work.run(alpha), &work.tier(alpha), &mut observer);
-        observer.finish();
-        trained.map_err(|error| interrupted(error, &work.run(alpha)))?;
-        // Read again: another process may have finished a tier of this family in the meantime.
-        let lock = Manifest::lock(&work.manifest())?;
-        manifest = self::manifest(work)?;
-        let base_sha256 = manifest.base.sha256.clone();
-        manifest.upsert_tier(tier(work, alpha, &fingerprint, base_sha256)?);
-        manifest.save()?;
-        drop(lock);
-        curves::draw_run(work, alpha)?;
-        progress::say(&format!("{name} is finished: {}", work.tier(alpha).display()));
+        let (name, tier, run) = (tier_name(alpha), work.tier(alpha), work.run(alpha));
+        let (tier, run) = (tier.display(), run.display());
+        progress::say(&format!("{name} was finished before; to train it again, remove `{tier}` and `{run}`"));
     }
-    let alphas: Vec<f64> = manifest.tiers.iter().filter(|tier| !tier.is_base()).map(|tier| tier.alpha).collect();
+    devices::spread(&recipes, waiting, |recipe, alpha| train_one(work, recipe, alpha, &fingerprint))?;
+    let tiers = self::manifest(work)?.tiers;
+    let alphas: Vec<f64> = tiers.iter().filter(|tier| !tier.is_base()).map(|tier| tier.alpha).collect();
     curves::draw_family(work, &alphas)?;
-    progress::say(&format!("family: {}", manifest.path().display()));
+    progress::say(&format!("family: {}", work.manifest().display()));
+    Ok(())
+}
+
+/// Trains the tier of `alpha` with the recipe as it is on one device, and lists it in the family.
+fn train_one(work: &Work<'_>, recipe: &Recipe, alpha: f64, fingerprint: &str) -> Result<()> {
+    stop_between(work)?;
+    let name = tier_name(alpha);
+    let mut observer = Reinforced::new(&name, recipe.run.steps as u64);
+    let trained = rl::train(recipe, alpha, &work.run(alpha), &work.tier(alpha), &mut observer);
+    observer.finish();
+    trained.map_err(|error| interrupted(error, &work.run(alpha)))?;
+    // Read now: another process or device may have finished a tier of this family in the meantime.
+    let lock = Manifest::lock(&work.manifest())?;
+    let mut manifest = manifest(work)?;
+    let base_sha256 = manifest.base.sha256.clone();
+    manifest.upsert_tier(tier(work, alpha, fingerprint, base_sha256)?);
+    manifest.save()?;
+    drop(lock);
+    curves::draw_run(work, alpha)?;
+    progress::say(&format!("{name} is finished: {}", work.tier(alpha).display()));
     Ok(())
 }
 
@@ -66,7 +72,9 @@ fn manifest(work: &Work<'_>) -> Result<Manifest> {
         }
         return Ok(manifest);
     }
-    let base = Base { path: Some(place::relative(base, &work.out)?), hub: None, sha256: Some(sha256) };
+    let hub = work.base_hub.as_ref().map(HubId::to_string);
+    let path = if hub.is_none() { Some(place::relative(base, &work.out)?) } else { None };
+    let base = Base { path, hub, sha256: Some(sha256) };
     let mut manifest = Manifest::new(place, &work.recipe.name, base);
     manifest.description = format!("Effort tiers trained with the recipe {}.", work.recipe.name);
     manifest.upsert_tier(Tier::new("base", 0.0));

@@ -44,7 +44,7 @@ pub enum HubError {
         reason: String,
     },
     /// Only the cache may be used, and something is not in it.
-    #[error("HF_HUB_OFFLINE is set and the cache does not have {missing} of `{id}`: run the same command once without HF_HUB_OFFLINE, or `hf download {}{}` where there is a network, and copy HF_HOME", .id.name(), revision(.id))]
+    #[error("HF_HUB_OFFLINE is set and the cache does not have {missing} of `{id}`: run the same command once without HF_HUB_OFFLINE, or `hf download {}{}` where there is a network, and copy HF_HOME", .id.name(), options(.id))]
     Offline {
         /// The repository.
         id: HubId,
@@ -99,9 +99,11 @@ impl From<HubError> for brevity_training::Error {
     }
 }
 
-/// The revision as an argument of Hugging Face's command.
-fn revision(id: &HubId) -> String {
-    if id.revision() == "main" { String::new() } else { format!(" --revision {}", id.revision()) }
+/// Kind and revision as arguments of Hugging Face's command.
+fn options(id: &HubId) -> String {
+    let kind = if id.is_dataset() { " --repo-type dataset" } else { "" };
+    let revision = if id.revision() == "main" { String::new() } else { format!(" --revision {}", id.revision()) };
+    format!("{kind}{revision}")
 }
 
 fn access(token: &bool) -> &'static str {

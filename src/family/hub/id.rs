@@ -1,4 +1,4 @@
-//! The name of a repository on the hub, with a revision.
+//! The name of a repository on the hub, with a revision, and whether it holds a model or a data set.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,11 +6,15 @@ use std::str::FromStr;
 /// The revision of a name that gives none.
 const MAIN: &str = "main";
 
+/// How names of data sets are told from those of models.
+const DATASETS: &str = "datasets/";
+
 /// `organisation/name` or `organisation/name@revision`; the revision is a branch, a tag or a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HubId {
     name: String,
     revision: Option<String>,
+    is_dataset: bool,
 }
 
 impl HubId {
@@ -22,6 +26,23 @@ impl HubId {
     /// The name without the organisation.
     pub fn short_name(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+
+    /// Whether the repository holds a data set, not a model. Text is read as the name of a model.
+    pub fn is_dataset(&self) -> bool {
+        self.is_dataset
+    }
+
+    /// The data set of this name and revision.
+    #[must_use]
+    pub fn of_dataset(self) -> Self {
+        Self { is_dataset: true, ..self }
+    }
+
+    /// The repository at this revision.
+    #[must_use]
+    pub fn at(&self, revision: &str) -> Self {
+        Self { revision: Some(revision.to_owned()), ..self.clone() }
     }
 
     /// The revision; `main` where none was given.
@@ -44,12 +65,15 @@ impl FromStr for HubId {
         if !is_name || !revision.is_none_or(is_revision) {
             return Err(wrong());
         }
-        Ok(Self { name: name.to_owned(), revision: revision.map(str::to_owned) })
+        Ok(Self { name: name.to_owned(), revision: revision.map(str::to_owned), is_dataset: false })
     }
 }
 
 impl fmt::Display for HubId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_dataset {
+            formatter.write_str(DATASETS)?;
+        }
         match &self.revision {
             Some(revision) => write!(formatter, "{}@{revision}", self.name),
             None => formatter.write_str(&self.name),

@@ -1,4 +1,4 @@
-//! The Hugging Face hub: repositories of weights, fetched into the cache that all Hugging Face tools share.
+//! The Hugging Face hub: repositories of weights and of data, fetched into the cache that all Hugging Face tools share.
 //!
 //! Honours `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` (or the token file in `HF_HOME`) and `HF_HUB_OFFLINE`. Only files that a
 //! model, an adapter or a family needs are fetched, all of one commit. Nothing is printed here: who wants to show progress
@@ -7,6 +7,7 @@
 mod error;
 mod files;
 mod id;
+mod location;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -17,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub use error::HubError;
 pub use id::HubId;
+pub use location::HubFile;
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -126,8 +128,7 @@ impl Hub {
         let folder = cache.path().join(folder_name(id)).join("snapshots").join(&commit);
         let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         // So that the revision is found again offline.
-        let reference =
-            cache.repo(Repo::with_revision(id.name().to_owned(), RepoType::Model, id.revision().to_owned()));
+        let reference = cache.repo(repository(id, id.revision()));
         reference.create_ref(&commit).map_err(|source| HubError::Cache { folder: cache.path().clone(), source })?;
         Ok(Snapshot { id: id.clone(), commit, folder, files })
     }
@@ -177,6 +178,14 @@ impl Hub {
         self.folder(&self.find(id)?, Path::new(""), downloads)
     }
 
+    /// Fetches one file by its address, unless it is in the cache.
+    ///
+    /// # Errors
+    /// [`HubError`], saying what to do.
+    pub fn fetch_file(&self, file: &HubFile, downloads: &mut dyn Downloads) -> Result<PathBuf, HubError> {
+        self.file(&self.find(&file.repository)?, &file.path, downloads)
+    }
+
     fn cache(&self, id: &HubId) -> Result<PathBuf, HubError> {
         self.cache.clone().ok_or_else(|| HubError::Unusable {
             id: id.clone(),
@@ -191,7 +200,7 @@ impl Hub {
             .with_retries(RETRIES)
             .with_progress(false);
         let api = builder.build().map_err(|error| self.explain(id, None, error))?;
-        Ok(api.repo(Repo::with_revision(id.name().to_owned(), RepoType::Model, revision.to_owned())))
+        Ok(api.repo(repository(id, revision)))
     }
 
     fn explain(&self, id: &HubId, file: Option<&str>, error: hf_hub::api::sync::ApiError) -> HubError {
@@ -214,8 +223,14 @@ fn cached(cache: &Cache, id: &HubId) -> Result<Snapshot, HubError> {
     Ok(Snapshot { id: id.clone(), commit, folder, files })
 }
 
+/// The repository as the client names it.
+fn repository(id: &HubId, revision: &str) -> Repo {
+    let kind = if id.is_dataset() { RepoType::Dataset } else { RepoType::Model };
+    Repo::with_revision(id.name().to_owned(), kind, revision.to_owned())
+}
+
 fn folder_name(id: &HubId) -> String {
-    Repo::model(id.name().to_owned()).folder_name()
+    repository(id, id.revision()).folder_name()
 }
 
 /// `folder` as the start of a file name in a repository: empty for the top, else with a final slash; `None` when it leads out.

@@ -16,6 +16,6 @@ pub fn identity(recipe: &Recipe, alpha: f64) -> Result<RunIdentity> {
         alpha,
         base: base.map_or(Ok(String::new()), weights_hash)?,
         base_settings: base.map(settings_hash).transpose()?,
-        data: recipe.data.path.as_deref().map(hash_file).transpose()?,
+        data: recipe.data.file().map(hash_file).transpose()?,
     })
 }

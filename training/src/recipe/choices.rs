@@ -70,7 +70,7 @@ impl TargetModule {
 pub enum DataSource {
     /// The generator of the mini suite: arithmetic of three levels, without any file.
     Mini,
-    /// A JSONL or Parquet file.
+    /// A JSONL, Parquet or Arrow file.
     File,
 }
 

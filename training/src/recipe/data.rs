@@ -1,7 +1,7 @@
 //! `[data]`, `[grader]` and `[behaviours]`: what is asked, what counts as right, which phrases are counted.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +14,13 @@ use crate::tasks::grader::GraderMode;
 pub struct DataSection {
     /// The mini suite's generator or a file. Default `file`.
     pub source: DataSource,
-    /// The JSONL or Parquet file, with `source = "file"`.
+    /// The JSONL, Parquet or Arrow file, with `source = "file"`; `hf://datasets/ORGANISATION/NAME[@REVISION]/FILE` for one on
+    /// the Hugging Face hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Where the file lies when `path` is an address: set by who fetched it, no key of a recipe.
+    #[serde(skip)]
+    pub fetched: Option<PathBuf>,
     /// Column of the problem. Default `problem`, as in the paper's data.
     pub question_column: String,
     /// Column of the reference answer. Default `answer`.
@@ -27,6 +31,10 @@ pub struct DataSection {
     /// Column of a unique name; the row number when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_column: Option<String>,
+    /// Whether to leave out problems whose reference answer the grader cannot read as mathematics, so that only the very same
+    /// text would equal it: the paper's filter, "answers that parse". Comes before `limit`. Default false.
+    #[serde(skip_serializing_if = "is_false")]
+    pub gradable_only: bool,
     /// Column of the user's message, for supervised learning on a file of pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_column: Option<String>,
@@ -49,15 +57,25 @@ pub struct DataSection {
     pub limit: usize,
 }
 
+impl DataSection {
+    /// The file to read.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.fetched.as_deref().or(self.path.as_deref())
+    }
+}
+
 impl Default for DataSection {
     fn default() -> Self {
         Self {
             source: DataSource::File,
             path: None,
+            fetched: None,
             question_column: "problem".to_owned(),
             answer_column: "answer".to_owned(),
             level_column: None,
             id_column: None,
+            gradable_only: false,
             prompt_column: None,
             response_column: None,
             prompt_template: "{question}".to_owned(),
@@ -93,6 +111,12 @@ impl Default for GraderSection {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_true(switch: &bool) -> bool {
     *switch
+}
+
+/// As [`is_true`], for a switch that is off by default.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(switch: &bool) -> bool {
+    !*switch
 }
 
 /// `[behaviours]`: phrases whose occurrences are counted in responses, as in the paper's analysis of behaviours.

@@ -38,9 +38,13 @@ pub struct Recipe {
     #[serde(default = "seed")]
     pub seed: u64,
     /// Folder of the base model in Hugging Face format; absent for supervised learning from random weights.
-    /// Like every path of a recipe, relative to the working directory.
+    /// Like every path of a recipe, relative to the working directory. `serve train` also takes
+    /// `hf://ORGANISATION/NAME[@REVISION]`, a model on the Hugging Face hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
+    /// What adapters call their base, when that is not its folder: set by who fetched it, no key of a recipe.
+    #[serde(skip)]
+    pub base_name: Option<String>,
     /// `[model]`: the decoder's shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSection>,

@@ -48,6 +48,7 @@ impl Recipe {
             stage: Stage::Rl,
             seed: super::seed(),
             base: None,
+            base_name: None,
             model: None,
             compute: Default::default(),
             tuning: Default::default(),
@@ -145,10 +146,13 @@ impl Recipe {
         })?;
         match data.source {
             DataSource::File => ensure(data.path.is_some(), "data.path", || {
-                "must name a JSONL or Parquet file with `source = \"file\"`".to_owned()
+                "must name a JSONL, Parquet or Arrow file with `source = \"file\"`".to_owned()
             })?,
             DataSource::Mini => {
                 ensure(data.path.is_none(), "data.path", || "must be absent with `source = \"mini\"`".to_owned())?;
+                ensure(!data.gradable_only, "data.gradable_only", || {
+                    "is for files; generated answers all parse".to_owned()
+                })?;
                 for (level, share) in &data.levels {
                     let levels = ["easy", "medium", "hard"];
                     let key = format!("data.levels.{level}");
@@ -162,6 +166,9 @@ impl Recipe {
                 })?;
             }
         }
+        ensure(!data.gradable_only || self.stage == Stage::Rl, "data.gradable_only", || {
+            "must be absent in supervised learning, which grades nothing".to_owned()
+        })?;
         ensure(data.prompt_column.is_some() == data.response_column.is_some(), "data.prompt_column", || {
             "must be given together with `response_column`".to_owned()
         })

@@ -1,6 +1,6 @@
 //! Problems with known answers, where they come from, and how a response is graded.
 //!
-//! A task is a source of [`Problem`]s (the mini suite's generator, a JSONL or Parquet data set) and a [`Grader`] that
+//! A task is a source of [`Problem`]s (the mini suite's generator, a JSONL, Parquet or Arrow data set) and a [`Grader`] that
 //! says whether a response reaches the problem's answer. Rewards, lengths and tokens are not known here: a task sees text.
 
 pub mod behaviours;

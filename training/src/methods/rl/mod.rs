@@ -56,9 +56,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     let base = Pretrained::load(base_folder, compute.dtype.dtype(), &device)?;
     let codec = Codec::from_folder(base_folder)?;
     let mut prompts = Prompts::from_recipe(recipe, &codec)?;
-    if let Some(warning) = prompts.warning() {
-        observer.on_warning(&warning);
-    }
+    prompts.warnings().for_each(|warning| observer.on_warning(&warning));
     let run = RunFolder::open(run, &identity(recipe, alpha)?, recipe)?;
     let recipe = &fitted;
 
@@ -131,7 +129,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     if recipe.tuning.mode == TuningMode::Full {
         copy_tokenizer(base_folder, output)?;
     }
-    policy.save(output, &base_folder.to_string_lossy())
+    policy.save(output, recipe.base_name.as_deref().unwrap_or(&base_folder.to_string_lossy()))
 }
 
 /// That a prompt and a response of the recipe's greatest lengths fit into the base's context: the sampler would cut

@@ -10,6 +10,7 @@ use super::super::order::ShuffledPasses;
 use super::super::prompt::prompt_ids;
 use crate::recipe::{DataSection, DataSource, Recipe};
 use crate::tasks::Problem;
+use crate::tasks::grader::Grader;
 use crate::tasks::mini::{Level, MiniProblem, Split};
 use crate::tasks::readers::{Columns, read_problems};
 use crate::text::Codec;
@@ -29,6 +30,8 @@ pub(super) struct Prompts<'a> {
     source: Source,
     /// Problems of the data set whose prompts are longer than the recipe allows.
     left_out: usize,
+    /// Problems whose answers the grader does not read, where these are left out.
+    not_read: usize,
 }
 
 enum Source {
@@ -51,14 +54,15 @@ impl<'a> Prompts<'a> {
     pub(super) fn from_recipe(recipe: &Recipe, codec: &'a Codec) -> Result<Self> {
         let data = recipe.data.clone();
         let format = Format { codec, data, max_prompt_tokens: recipe.rollout.max_prompt_tokens };
-        let mut left_out = 0;
+        let (mut left_out, mut not_read) = (0, 0);
         let source = match recipe.data.source {
             DataSource::Mini => {
                 let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
                 Source::Mini { levels: levels.collect::<Result<_>>()? }
             }
             DataSource::File => {
-                let problems = read(&recipe.data)?;
+                let problems;
+                (problems, not_read) = read(&recipe.data, Grader::new(recipe.grader.mode))?;
                 let all = problems.into_iter().map(|problem| format.prompt(problem)).collect::<Result<Vec<_>>>()?;
                 let fits = |prompt: &Prompt| prompt.ids.len() <= format.max_prompt_tokens;
                 let shortest = all.iter().map(|prompt| prompt.ids.len()).min().unwrap_or(0);
@@ -74,15 +78,19 @@ impl<'a> Prompts<'a> {
                 Source::File { order: ShuffledPasses::new(recipe.seed, prompts.len()), prompts }
             }
         };
-        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source, left_out })
+        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source, left_out, not_read })
     }
 
-    /// A sentence about what was left out, if anything was.
-    pub(super) fn warning(&self) -> Option<String> {
-        let (count, limit) = (self.left_out, self.format.max_prompt_tokens);
-        let are = if count == 1 { "problem is" } else { "problems are" };
-        let why = "longer than `rollout.max_prompt_tokens`";
-        (count > 0).then(|| format!("{count} {are} left out: prompts {why} = {limit}; raise it to use them"))
+    /// What was left out, a sentence for each reason.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> + use<> {
+        let limit = self.format.max_prompt_tokens;
+        let long = format!("prompts longer than `rollout.max_prompt_tokens` = {limit}; raise it to use them");
+        let not_read = "answers that the grader does not read, as `data.gradable_only` asks".to_owned();
+        [(self.left_out, long), (self.not_read, not_read)].into_iter().filter(|(count, _)| *count > 0).map(
+            |(count, why)| {
+                format!("{count} {} left out: {why}", if count == 1 { "problem is" } else { "problems are" })
+            },
+        )
     }
 
     /// The prompts of the step after `done` steps; `rng` is that step's own.
@@ -125,14 +133,25 @@ impl Format<'_> {
     }
 }
 
-fn read(data: &DataSection) -> Result<Vec<Problem>> {
-    let Some(path) = &data.path else {
+/// The problems of the file, and how many were left out because `grader` does not read their answers.
+fn read(data: &DataSection, grader: Grader) -> Result<(Vec<Problem>, usize)> {
+    let Some(path) = data.file() else {
         return Err(Error::config("`data.source` is \"file\", so `data.path` has to name one"));
     };
     let mut columns = Columns::new(&data.question_column, &data.answer_column);
     columns.level = data.level_column.clone().map(|name| vec![name]);
     columns.id = data.id_column.clone().map(|name| vec![name]);
-    read_problems(path, &columns, Some(data.limit))
+    if !data.gradable_only {
+        return Ok((read_problems(path, &columns, Some(data.limit))?, 0));
+    }
+    let (mut read, others): (Vec<_>, Vec<_>) =
+        read_problems(path, &columns, None)?.into_iter().partition(|problem| grader.reads(&problem.answer));
+    if read.is_empty() {
+        let why = "none of its answers is one that the grader reads; look at `data.answer_column`, or set `data.gradable_only` to false";
+        return Err(Error::format(path, why));
+    }
+    read.truncate(data.limit);
+    Ok((read, others.len()))
 }
 
 #[cfg(test)]
@@ -162,12 +181,34 @@ mod tests {
         let mut prompts = Prompts::from_recipe(&recipe(folder.path(), 12), &codec).unwrap();
         let expected =
             "1 problem is left out: prompts longer than `rollout.max_prompt_tokens` = 12; raise it to use them";
-        assert_eq!(prompts.warning().unwrap(), expected);
+        assert_eq!(prompts.warnings().collect::<Vec<_>>(), [expected]);
         let asked = prompts.step(0, &mut rng).unwrap();
         assert_eq!(asked.len(), 4);
         assert!(asked.iter().all(|prompt| prompt.ids.len() <= 12 && prompt.problem.id != "2"));
-        assert_eq!(Prompts::from_recipe(&recipe(folder.path(), 64), &codec).unwrap().warning(), None);
+        assert_eq!(Prompts::from_recipe(&recipe(folder.path(), 64), &codec).unwrap().warnings().count(), 0);
         let message = Prompts::from_recipe(&recipe(folder.path(), 2), &codec).err().unwrap().to_string();
         assert!(message.starts_with("all 3 prompts are longer than") && message.ends_with("; raise it"), "{message}");
+    }
+
+    #[test]
+    fn answers_that_do_not_parse_are_left_out_before_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer::write(folder.path(), 0).unwrap();
+        let codec = Codec::from_folder(folder.path()).unwrap();
+        let mut recipe = recipe(folder.path(), 64);
+        let answers =
+            [r"\\text{no } @ answer", r"So it is \\boxed{\\frac{1}{2}}.", "A solution without one: @#", "7", "8"];
+        let lines = answers.map(|answer| format!("{{\"problem\": \"1 + 1\", \"answer\": \"{answer}\"}}\n"));
+        std::fs::write(recipe.data.file().unwrap(), lines.concat()).unwrap();
+        (recipe.data.gradable_only, recipe.data.limit) = (true, 2);
+        let prompts = Prompts::from_recipe(&recipe, &codec).unwrap();
+        let warnings: Vec<String> = prompts.warnings().collect();
+        let expected = "2 problems are left out: answers that the grader does not read, as `data.gradable_only` asks";
+        assert_eq!(warnings, [expected]);
+        let Source::File { prompts, .. } = &prompts.source else { panic!("a file was read") };
+        assert_eq!(prompts.iter().map(|prompt| prompt.problem.id.as_str()).collect::<Vec<_>>(), ["2", "4"]);
+        std::fs::write(recipe.data.file().unwrap(), &lines[0]).unwrap();
+        let message = Prompts::from_recipe(&recipe, &codec).err().unwrap().to_string();
+        assert!(message.contains("none of its answers"), "{message}");
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn read(data: &DataSection) -> Result<(Vec<Pair>, Option<String>)> {
     if data.source == DataSource::Mini {
         return Ok((Vec::new(), None));
     }
-    let (Some(path), Some(prompt), Some(response)) = (&data.path, &data.prompt_column, &data.response_column) else {
+    let (Some(path), Some(prompt), Some(response)) = (data.file(), &data.prompt_column, &data.response_column) else {
         return Err(Error::config(
             "supervised learning from a file needs `data.path`, `data.prompt_column` and `data.response_column`",
         ));

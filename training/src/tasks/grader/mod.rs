@@ -130,6 +130,14 @@ impl Grader {
         Grade { correct, extracted, undecided: !correct && comparison.undecided }
     }
 
+    /// Whether the reference `answer` is mathematics that this grader reads, so that it can tell a different answer from an
+    /// equal one in another form. Of others only the very same text is correct.
+    pub fn reads(&self, answer: &str) -> bool {
+        // Whatever is compared with a number is either decided or not read.
+        let grade = self.grade(r"\boxed{0}", answer);
+        grade.correct || !grade.undecided
+    }
+
     /// Whether two answers are equal.
     ///
     /// Qwen mode expects both as [`Grader::extract`] gives them and, like the original, does not normalise them again;

@@ -4,6 +4,8 @@
 //! missing. Answers stay as the data set writes them: finding the gold answer in `#### 18` or `\boxed{204}` is the
 //! grader's business.
 
+#[cfg(feature = "arrow")]
+mod arrow;
 mod jsonl;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -83,7 +85,7 @@ pub struct Pair {
 /// The problems of a data set, at most `limit` of them, in the order of the file.
 ///
 /// The format follows from the extension: `.jsonl` (one object a line), `.json` (the same, or one array of objects),
-/// `.parquet` (with the feature `parquet`). Numbers and truth values are taken as their text. Of a level such as
+/// `.parquet` and `.arrow` (with the features of these names). Numbers and truth values are taken as their text. Of a level such as
 /// `Level 5`, only `5` is kept.
 ///
 /// # Errors
@@ -196,18 +198,15 @@ fn rows(path: &Path, limit: Option<usize>) -> Result<Vec<Row>> {
         "jsonl" | "json" => jsonl::rows(path, limit)?,
         #[cfg(feature = "parquet")]
         "parquet" => parquet::rows(path, limit)?,
+        #[cfg(feature = "arrow")]
+        "arrow" => arrow::rows(path, limit)?,
         #[cfg(not(feature = "parquet"))]
-        "parquet" => {
-            return Err(Error::format(
-                path,
-                "this build cannot read Parquet; enable the feature `parquet` or convert the file to .jsonl",
-            ));
-        }
+        "parquet" => return Err(not_built(path)),
+        #[cfg(not(feature = "arrow"))]
+        "arrow" => return Err(not_built(path)),
         _ => {
-            return Err(Error::format(
-                path,
-                "a data set must end in .jsonl, .json or .parquet; convert it or rename the file",
-            ));
+            let message = "a data set must end in .jsonl, .json, .parquet or .arrow; convert it or rename the file";
+            return Err(Error::format(path, message));
         }
     };
     if rows.is_empty() {
@@ -215,6 +214,13 @@ fn rows(path: &Path, limit: Option<usize>) -> Result<Vec<Row>> {
         return Err(Error::format(path, message));
     }
     Ok(rows)
+}
+
+/// Of a format whose feature is off.
+#[cfg(not(all(feature = "parquet", feature = "arrow")))]
+fn not_built(path: &Path) -> Error {
+    let message = "this build cannot read this format; enable the crate's feature of its name or convert it to .jsonl";
+    Error::format(path, message)
 }
 
 #[cfg(test)]
@@ -306,7 +312,7 @@ mod tests {
         let message = failure("set.jsonl", "{\"question\": \"a\", \"answer\": [1]}", &gsm8k);
         assert!(message.contains("column `answer` holds a list; expected text"), "{message}");
         assert!(failure("set.jsonl", "\n\n", &gsm8k).contains("has no rows"));
-        assert!(failure("set.csv", "a,b", &gsm8k).contains(".jsonl, .json or .parquet"));
+        assert!(failure("set.csv", "a,b", &gsm8k).contains(".jsonl, .json, .parquet or .arrow"));
         let twice = "{\"n\": 1, \"question\": \"a\", \"answer\": 1}\n".repeat(2);
         let columns = Columns { id: Some(vec!["n".to_owned()]), ..Columns::gsm8k() };
         assert!(failure("set.jsonl", &twice, &columns).contains("line 2: the id `1` is already that of line 1"));
