@@ -1,9 +1,12 @@
 //! What HTTP costs: the engine of one process called directly, and the same engine behind the real server on 127.0.0.1, in
-//! turns. Prints tokens a second and the time to the first text of both, at 1, 4, 16 and 64 requests at a time, tiers
-//! mixed, all streamed. `cargo bench --bench http_overhead [-- rounds]`; nothing is asserted.
+//! turns. Prints tokens a second, the time to the first text and the processor time of both, at 1, 4, 16 and 64 requests at
+//! a time, tiers mixed, all streamed. `cargo bench --bench http_overhead [-- rounds]`; nothing is asserted.
 //!
 //! The clients share the machine's cores with the server and the engine. So they are as lean as clients get: one socket for
-//! each, requests written beforehand, and of every event only that it came; the usage chunk alone is read as JSON.
+//! each, requests written beforehand, and of every event only that it came; the usage chunk alone is read as JSON. They have
+//! a thread of their own, so that their processor time is told from the server's. Before each request a client waits for a
+//! random moment, as users do who do not know of each other: clients that ask in the very moment in which the engine's step
+//! ends would measure who is in time for the next one, which is a whole step for all tokens of 64 answers.
 
 #![allow(
     missing_docs,
@@ -16,6 +19,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,19 +34,26 @@ use brevity::api::state::{AppState, Options};
 use brevity::engine::mistral::MistralEngine;
 use brevity::engine::{ByTier, Generation, Prompt};
 use brevity::family::Manifest;
+use brevity::load::cpu;
 use brevity::report::{Align, Table, number};
 use brevity::routing::Catalogue;
 use futures::future::join_all;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// Requests that each client makes in a round.
-const EACH: usize = 4;
+/// Requests of a round, or as many as make this many for every client.
+const REQUESTS: usize = 64;
+const EACH: usize = 3;
 
 /// Rounds of each kind, unless the command line says otherwise.
 const ROUNDS: usize = 9;
+
+/// Longest time that a client waits before it asks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 fn main() {
     if !support::is_wanted() {
@@ -58,31 +69,20 @@ async fn measure(rounds: usize) {
     let (manifest, engine) = support::family().await;
     let tiers = engine.tiers();
     let (_phase, address) = serve(&manifest, engine.clone()).await;
-    let mut table = Table::new([
-        ("at a time", Align::Right),
-        ("direct", Align::Right),
-        ("HTTP", Align::Right),
-        ("share", Align::Right),
-        ("of rounds", Align::Right),
-        ("first, direct", Align::Right),
-        ("HTTP", Align::Right),
-        ("added", Align::Right),
-        ("of rounds", Align::Right),
-    ]);
+    let mut table = Table::new(COLUMNS.map(|name| (name, Align::Right)));
     for concurrent in [1, 4, 16, 64] {
-        let requests: Vec<Generation> = (0..concurrent * EACH).map(|number| support::long(&tiers, number)).collect();
+        let count = REQUESTS.max(concurrent * EACH);
+        let requests: Vec<Generation> = (0..count).map(|number| support::long(&tiers, number)).collect();
         let wire: Arc<[Vec<u8>]> = requests.iter().map(written).collect();
         let requests: Arc<[Generation]> = requests.into();
+        let direct =
+            || round(concurrent, count, |_| Box::new(Direct { engine: engine.clone(), requests: requests.clone() }));
+        let http =
+            || round(concurrent, count, |_| Box::new(OverHttp { address, requests: wire.clone(), client: None }));
         let mut pairs = Vec::new();
         // The first round warms up both, and takes turns with itself in who comes first.
         for round in 0..=rounds {
-            let pair = if round % 2 == 0 {
-                let direct = direct(&engine, &requests, concurrent).await;
-                (direct, over_http(address, &wire, concurrent).await)
-            } else {
-                let http = over_http(address, &wire, concurrent).await;
-                (direct(&engine, &requests, concurrent).await, http)
-            };
+            let pair = if round % 2 == 0 { (direct(), http()) } else { swap(http(), direct()) };
             assert_eq!(pair.0.tokens, pair.1.tokens, "both did the same work");
             if round > 0 {
                 pairs.push(pair);
@@ -92,8 +92,28 @@ async fn measure(rounds: usize) {
     }
     print!("{}", table.to_terminal());
     println!(
-        "medians of {rounds} rounds; tokens a second, and milliseconds to the first text; `of rounds` is the range over rounds"
+        "medians of {rounds} rounds, ranges from the lower to the upper quartile; tokens a second, milliseconds to the first \
+         text, microseconds of processor time a token (engine and consumers; engine and server; clients)"
     );
+}
+
+const COLUMNS: [&str; 12] = [
+    "at a time",
+    "direct",
+    "HTTP",
+    "share",
+    "quartiles",
+    "first, direct",
+    "HTTP",
+    "added",
+    "quartiles",
+    "processor, direct",
+    "HTTP",
+    "clients",
+];
+
+fn swap(first: Round, second: Round) -> (Round, Round) {
+    (second, first)
 }
 
 fn row(concurrent: usize, pairs: &[(Round, Round)]) -> Vec<String> {
@@ -104,20 +124,25 @@ fn row(concurrent: usize, pairs: &[(Round, Round)]) -> Vec<String> {
     };
     let share = of(&|(direct, http)| http.speed() / direct.speed());
     let added = of(&|(direct, http)| http.first - direct.first);
-    let range = |values: &[f64], text: &dyn Fn(f64) -> String| {
-        format!("{} to {}", text(values[0]), text(values[values.len() - 1]))
+    let quartiles = |values: &[f64], text: &dyn Fn(f64) -> String| {
+        let at = |quarter: usize| text(values[(values.len() - 1) * quarter / 4]);
+        format!("{} to {}", at(1), at(3))
     };
     let milliseconds = |seconds: f64| format!("{:.2}", seconds * 1e3);
+    let microseconds = |seconds: f64| format!("{:.0}", seconds * 1e6);
     vec![
         concurrent.to_string(),
         number::grouped(median(&of(&|(direct, _)| direct.speed()))),
         number::grouped(median(&of(&|(_, http)| http.speed()))),
         number::percent(median(&share), 1),
-        range(&share, &|share| number::percent(share, 1)),
+        quartiles(&share, &|share| number::percent(share, 1)),
         milliseconds(median(&of(&|(direct, _)| direct.first))),
         milliseconds(median(&of(&|(_, http)| http.first))),
         milliseconds(median(&added)),
-        range(&added, &milliseconds),
+        quartiles(&added, &milliseconds),
+        microseconds(median(&of(&|(direct, _)| direct.server + direct.clients))),
+        microseconds(median(&of(&|(_, http)| http.server))),
+        microseconds(median(&of(&|(_, http)| http.clients))),
     ]
 }
 
@@ -132,60 +157,103 @@ struct Round {
     seconds: f64,
     /// Median of the times to the first text, in seconds.
     first: f64,
+    /// Seconds of processor time a token: of the clients' thread, and of all other threads.
+    clients: f64,
+    server: f64,
 }
 
 impl Round {
-    fn new(answers: Vec<(Duration, usize)>, took: Duration) -> Self {
-        let mut firsts: Vec<f64> = answers.iter().map(|(first, _)| first.as_secs_f64()).collect();
-        firsts.sort_by(f64::total_cmp);
-        let tokens = answers.iter().map(|(_, tokens)| tokens).sum();
-        Self { tokens, seconds: took.as_secs_f64(), first: median(&firsts) }
-    }
-
     fn speed(&self) -> f64 {
         self.tokens as f64 / self.seconds
     }
 }
 
-/// All requests to the engine itself, `concurrent` at a time.
-async fn direct(engine: &Arc<MistralEngine>, requests: &Arc<[Generation]>, concurrent: usize) -> Round {
-    let next = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
-    let workers = (0..concurrent).map(|_| {
-        let (engine, requests, next) = (engine.clone(), requests.clone(), next.clone());
-        tokio::spawn(async move {
-            let mut answers = Vec::new();
-            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let answer = support::answer(&*engine, request.clone()).await;
-                answers.push((answer.first, answer.usage.completion_tokens));
-            }
-            answers
-        })
-    });
-    let answers = join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
-    Round::new(answers, began.elapsed())
+/// Somebody who asks, and says how long the first text took and how many tokens came.
+trait Ask {
+    fn ask(&mut self, number: usize) -> Pin<Box<dyn Future<Output = (Duration, usize)> + '_>>;
 }
 
-/// All requests through the server, `concurrent` at a time, on connections that are open already.
-async fn over_http(address: SocketAddr, requests: &Arc<[Vec<u8>]>, concurrent: usize) -> Round {
-    let mut clients = Vec::new();
-    for _ in 0..concurrent {
-        clients.push(Client::connect(address).await);
-    }
-    let next = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
-    let workers = clients.into_iter().map(|mut client| {
-        let (requests, next) = (requests.clone(), next.clone());
-        tokio::spawn(async move {
-            let mut answers = Vec::new();
-            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                answers.push(client.ask(request).await);
-            }
-            answers
+/// Asks the engine itself.
+struct Direct {
+    engine: Arc<MistralEngine>,
+    requests: Arc<[Generation]>,
+}
+
+impl Ask for Direct {
+    fn ask(&mut self, number: usize) -> Pin<Box<dyn Future<Output = (Duration, usize)> + '_>> {
+        Box::pin(async move {
+            let answer = support::answer(&*self.engine, self.requests[number].clone()).await;
+            (answer.first, answer.usage.completion_tokens)
         })
-    });
-    let answers = join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
-    Round::new(answers, began.elapsed())
+    }
+}
+
+/// Asks the server, on a connection that is kept.
+struct OverHttp {
+    address: SocketAddr,
+    requests: Arc<[Vec<u8>]>,
+    client: Option<Client>,
+}
+
+impl Ask for OverHttp {
+    fn ask(&mut self, number: usize) -> Pin<Box<dyn Future<Output = (Duration, usize)> + '_>> {
+        Box::pin(async move {
+            let client = match &mut self.client {
+                Some(client) => client,
+                none => none.insert(Client::connect(self.address).await),
+            };
+            client.ask(&self.requests[number]).await
+        })
+    }
+}
+
+/// All `count` requests, `concurrent` at a time, asked from one thread.
+fn round(concurrent: usize, count: usize, client: impl Fn(usize) -> Box<dyn Ask> + Send + Sync) -> Round {
+    let all_before = cpu::seconds().unwrap();
+    let ask = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let next = AtomicUsize::new(0);
+        let client = &client;
+        let next = &next;
+        let worker = |number: usize| async move {
+            let (mut client, mut answers) = (client(number), Vec::new());
+            let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
+            loop {
+                tokio::time::sleep(rng.random_range(Duration::ZERO..PAUSE)).await;
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return answers;
+                }
+                answers.push(client.ask(number).await);
+            }
+        };
+        let before = thread_seconds();
+        let began = Instant::now();
+        let answers = runtime.block_on(join_all((0..concurrent).map(worker)));
+        (answers.into_iter().flatten().collect::<Vec<_>>(), began.elapsed(), thread_seconds() - before)
+    };
+    // The runtime of the server and the engine goes on on its own threads.
+    let (answers, took, clients) = std::thread::scope(|scope| scope.spawn(ask).join().unwrap());
+    let all = cpu::seconds().unwrap() - all_before;
+    let mut firsts: Vec<f64> = answers.iter().map(|(first, _)| first.as_secs_f64()).collect();
+    firsts.sort_by(f64::total_cmp);
+    let tokens = answers.iter().map(|(_, tokens)| tokens).sum::<usize>();
+    let each = |seconds: f64| seconds / tokens as f64;
+    Round {
+        tokens,
+        seconds: took.as_secs_f64(),
+        first: median(&firsts),
+        clients: each(clients),
+        server: each(all - clients),
+    }
+}
+
+/// Processor time of this thread in seconds.
+fn thread_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid for a `timespec`, which the call fills in.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) }, 0);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Serves the family with what stands around the engine in `serve`; the server ends with the phase.
