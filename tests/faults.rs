@@ -292,7 +292,7 @@ fn a_torn_tier_is_named_or_left_out() {
     let server = Running::launch(space.command(&[&arguments[..], &["--allow-partial"]].concat()));
     let row = |line: &str| line.starts_with("alpha-0.2") && line.contains("not loaded");
     assert!(server.banner.lines().any(row), "{}", server.banner);
-    let answer = server.chat(json!({"reasoning_effort": "low"}));
+    let answer = server.chat(json!({"reasoning_effort": "minimal"}));
     let report = &answer.json()["brevity"];
     assert_eq!((answer.status, &report["substituted"]), (200, &true.into()), "{report}");
     assert!(report["reason"].as_str().unwrap().contains("adapter_model.safetensors"), "{report}");

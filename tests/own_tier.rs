@@ -10,8 +10,8 @@ use crate::support::Workspace;
 /// The tier of every effort in the bundled family.
 const EFFORTS: [(&str, &str); 7] = [
     ("none", "alpha-0.4"),
-    ("minimal", "alpha-0.4"),
-    ("low", "alpha-0.2"),
+    ("minimal", "alpha-0.2"),
+    ("low", "alpha-0.15"),
     ("medium", "alpha-0.1"),
     ("high", "alpha-0.05"),
     ("xhigh", "base"),

@@ -179,7 +179,7 @@ fn the_log_tells_tier_and_tokens_and_no_prompt() {
     let lines: Vec<serde_json::Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{log}");
     for fields in &lines {
-        assert_eq!((&fields["tier"], &fields["outcome"]), (&"alpha-0.2".into(), &"delivered".into()), "{log}");
+        assert_eq!((&fields["tier"], &fields["outcome"]), (&"alpha-0.15".into(), &"delivered".into()), "{log}");
         assert_eq!(fields["completion_tokens"], usage["completion_tokens"], "{log}");
         assert_eq!(fields["reasoning_tokens"], usage["completion_tokens_details"]["reasoning_tokens"], "{log}");
     }

@@ -18,16 +18,16 @@ fn the_bundled_family_is_listed_and_whole() {
     let space = Workspace::new();
     let listed = space.succeed(&["tiers", "list", "--family", family]).stdout;
     let row = listed.lines().find(|line| line.starts_with("alpha-0.1 ")).unwrap();
-    // The means of 0.972, 0.972, 0.892 and of 65.502, 101.114, 189.004.
-    for text in ["0.1", "medium*", "94.5 %", "119", "adapter"] {
+    // The means of 0.980, 0.976, 0.916 and of 57.148, 98.062, 181.390.
+    for text in ["0.1", "medium*", "95.7 %", "112", "adapter"] {
         assert!(row.contains(text), "no `{text}` in {row}");
     }
     let shown = space.succeed(&["tiers", "show", "alpha-0.1", "--family", family]).stdout;
-    for text in ["164c93d5d1180470", "training/recipes/mini.toml", "mini:test on 2026-11-24", "easy", "97.2 %"] {
+    for text in ["5a365a9b3b85d062", "training/recipes/mini.toml", "mini:test on 2026-11-26", "easy", "98.0 %"] {
         assert!(shown.contains(text), "no `{text}` in {shown}");
     }
     let verified = space.succeed(&["tiers", "verify", "--family", family]).stdout;
-    assert_eq!(verified.lines().filter(|line| line.starts_with("ok: ")).count(), 5, "{verified}");
+    assert_eq!(verified.lines().filter(|line| line.starts_with("ok: ")).count(), 6, "{verified}");
     space.fail(&["tiers", "show", "alpha-0.3", "--family", family], 1, &["alpha-0.3", "did you mean"]);
     space.fail(&["tiers", "list"], 1, &["models/mini", "family.toml", "hint: ", "--family"]);
 }

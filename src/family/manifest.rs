@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use brevity_training::compute::DeviceName;
 use brevity_training::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,10 @@ pub struct Tier {
     /// SHA-256 of the adapter's or checkpoint's weights; required with each of the three. The base tier's is that of [`Base`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The device that computes it here, `cpu` or `cuda:N`, where it is not that of `serve --device`. An adapter brings a
+    /// copy of its base there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceName>,
     /// The server that computes it, for weights that are not loaded here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
@@ -124,6 +129,7 @@ impl Tier {
             hub: None,
             sha256: None,
             upstream: None,
+            device: None,
             training: None,
             card: None,
         }

@@ -261,6 +261,21 @@ fn tiers_of_other_servers_need_neither_base_nor_hash() {
 }
 
 #[test]
+fn a_tier_may_have_a_device_of_its_own() {
+    let mut manifest = sample();
+    manifest.tiers[1].device = Some(DeviceName::Cuda(1));
+    let text = manifest.to_toml().unwrap();
+    assert!(text.contains("device = \"cuda:1\"\n"), "{text}");
+    assert_eq!(Manifest::parse(&text, Path::new("family.toml")).unwrap(), manifest);
+    let message = refused("alpha = 0.1\n", "alpha = 0.1\ndevice = \"gpu\"\n");
+    assert!(message.contains("no device is called `gpu`"), "{message}");
+    let upstream = Upstream { url: "http://127.0.0.1:1/v1".to_owned(), ..Upstream::default() };
+    let tier = Tier { device: Some(DeviceName::Cpu), ..Tier::new("far", 0.5).with_upstream(upstream) };
+    let message = fault(|manifest| manifest.upsert_tier(tier.clone()));
+    assert!(message.contains("tier \"far\" device: another server computes this tier"), "{message}");
+}
+
+#[test]
 fn a_new_tier_moves_only_efforts_that_nobody_placed() {
     let mut manifest = sample();
     manifest.upsert_tier(Tier::new("alpha-0.4", 0.4).with_adapter("alpha-0.4", TIER));

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use brevity_training::model::{Device, LoraAdapter, ModelConfig, copy_tokenizer, interpolate_files, weight_files};
+use brevity_training::model::{
+    DType, Device, LoraAdapter, ModelConfig, copy_tokenizer, interpolate_files, weight_files,
+};
 use brevity_training::{Error, Result, files};
 use serde_json::{Map, Value};
 
@@ -22,6 +24,8 @@ pub struct Merge<'a> {
     pub share: f64,
     /// Name of the new tier.
     pub name: &'a str,
+    /// Whether an adapter is stored in bf16: half the size, each weight rounded to 8 bits.
+    pub bf16: bool,
     /// The command that repeats it.
     pub command: String,
 }
@@ -30,7 +34,7 @@ pub struct Merge<'a> {
 /// `folder`'s own name, as for a folder beside the manifest.
 ///
 /// Two adapters of the ranks r₁ and r₂ give one of rank r₁ + r₂ whose change of every weight is the interpolation of theirs,
-/// exactly; with the base, an adapter is scaled. Checkpoints are interpolated tensor by tensor and keep names, shapes and
+/// exactly (before rounding to bf16, where that is wished); with the base, an adapter is scaled. Checkpoints are interpolated tensor by tensor and keep names, shapes and
 /// dtypes of the first. The new alpha is the weighted mean.
 ///
 /// # Errors
@@ -39,7 +43,7 @@ pub struct Merge<'a> {
 /// [`Error::Io`] when something cannot be written.
 pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Result<Tier> {
     let began = std::time::Instant::now();
-    let Merge { a, b, share, name, command } = wish;
+    let Merge { a, b, share, name, bf16, command } = wish;
     if !(*share > 0.0 && *share < 1.0) {
         return Err(Error::config(format!(
             "the share {share} is outside (0, 1): the result would be one of the two tiers"
@@ -67,8 +71,11 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
             )));
         }
     };
+    let dtype = if *bf16 { DType::BF16 } else { DType::F32 };
     if is_adapter {
-        adapters(checker, &first, &second, *share, draft.path())?;
+        adapters(checker, [(&first, *share), (&second, 1.0 - share)], dtype, draft.path())?;
+    } else if *bf16 {
+        return Err(Error::config("bf16 is for adapters: a merged checkpoint has the format of the first"));
     } else {
         checkpoints(&first, &second, *share, draft.path())?;
     }
@@ -76,7 +83,7 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
     into_place(draft, folder)?;
     let training = TierTraining {
         recipe: "merge".to_owned(),
-        fingerprint: hash::text_sha256(&format!("merge {share} {} {}", first.sha256, second.sha256)),
+        fingerprint: hash::text_sha256(&format!("merge {share} {} {} {dtype:?}", first.sha256, second.sha256)),
         steps: 0,
         seed: 0,
         wall_seconds: began.elapsed().as_secs_f64(),
@@ -90,18 +97,18 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
     Ok(if is_adapter { tier.with_adapter(place, sha256) } else { tier.with_checkpoint(place, sha256) })
 }
 
-fn adapters(checker: &Checker<'_>, a: &TierWeights, b: &TierWeights, share: f64, folder: &Path) -> Result<()> {
+fn adapters(checker: &Checker<'_>, parts: [(&TierWeights, f64); 2], dtype: DType, folder: &Path) -> Result<()> {
     let base = &checker.base().folder;
     let config = ModelConfig::read(base)?;
     let mut read = Vec::new();
-    for (tier, factor) in [(a, share), (b, 1.0 - share)] {
+    for (tier, factor) in parts {
         // The base changes nothing.
         if tier.kind == Kind::Adapter {
             read.push((LoraAdapter::load(&tier.folder, &config, &Device::Cpu)?, factor));
         }
     }
     let parts: Vec<(&LoraAdapter, f64)> = read.iter().map(|(adapter, factor)| (adapter, *factor)).collect();
-    LoraAdapter::sum(&parts)?.save(folder, &base.display().to_string())
+    LoraAdapter::sum(&parts)?.save_as(folder, &base.display().to_string(), dtype)
 }
 
 fn checkpoints(a: &TierWeights, b: &TierWeights, share: f64, folder: &Path) -> Result<()> {

@@ -10,7 +10,7 @@ fn merged(space: &Path, a: &str, b: &str, share: f64) -> Result<Tier> {
     let (hub, mut quiet) = (Hub::new("/nowhere"), Quiet);
     let mut checker = Checker::new(&opened, &hub, &mut quiet)?;
     let tier = |name: &str| opened.manifest.tier(name);
-    let wish = Merge { a: tier(a)?, b: tier(b)?, share, name: "new", command: "again".to_owned() };
+    let wish = Merge { a: tier(a)?, b: tier(b)?, share, name: "new", bf16: false, command: "again".to_owned() };
     let tier = merge(&mut checker, &wish, &space.join("new"))?;
     assert_eq!(checker.tier(&tier)?.sha256, tier.sha256.clone().unwrap_or_default());
     Ok(tier)
@@ -42,6 +42,26 @@ fn two_adapters_interpolate_exactly() {
         assert!(new.iter().zip(&long).zip(&short).all(|((new, x), y)| (new - (0.25 * x + 0.75 * y)).abs() < 1e-6));
         assert!(new.iter().any(|value| value.abs() > 1e-2), "it changes something");
     }
+}
+
+#[test]
+fn an_adapter_may_be_stored_in_half_the_size() {
+    let space = tempfile::tempdir().unwrap();
+    merged(space.path(), "long", "short", 0.25).unwrap();
+    let opened = Opened::local(family(space.path()));
+    let (hub, mut quiet) = (Hub::new("/nowhere"), Quiet);
+    let mut checker = Checker::new(&opened, &hub, &mut quiet).unwrap();
+    let tier = |name: &str| opened.manifest.tier(name).unwrap();
+    let wish =
+        Merge { a: tier("long"), b: tier("short"), share: 0.25, name: "half", bf16: true, command: String::new() };
+    merge(&mut checker, &wish, &space.path().join("half")).unwrap();
+    let size = |name: &str| std::fs::metadata(space.path().join(name).join("adapter_model.safetensors")).unwrap().len();
+    assert!(size("half") < size("new") * 3 / 4, "{} {}", size("half"), size("new"));
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let change = |folder: &str| change(&space.path().join(folder), name, &[16, 24]);
+    let largest = change("new").iter().fold(0f32, |most, value| most.max(value.abs()));
+    let apart = change("half").iter().zip(change("new")).fold(0f32, |most, (x, y)| most.max((x - y).abs()));
+    assert!(apart > 0.0 && apart < largest / 50.0, "{apart} {largest}");
 }
 
 #[test]

@@ -77,6 +77,9 @@ fn tier(tier: &Tier, faults: &mut Vec<String>) {
         let found = upstream.faults().into_iter();
         faults.extend(found.map(|(name, message)| format!("{}: {message}", key(&format!("upstream.{name}")))));
     }
+    if tier.device.is_some() && tier.upstream.is_some() {
+        faults.push(format!("{}: another server computes this tier; remove the key", key("device")));
+    }
     match (tier.is_base(), &tier.sha256) {
         (false, None) if tier.upstream.is_some() => {}
         (false, None) => {

@@ -142,7 +142,8 @@ def shown(rounds: list[dict[str, float]], name: str) -> str:
 
 def main() -> None:
     arguments = parse_arguments()
-    os.environ["HF_HUB_OFFLINE"] = "0"  # with it set, AIPerf does not take a local folder for a tokenizer
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ.pop(name, None)  # with either set, even to 0, AIPerf does not take a local folder for a tokenizer
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         texts = questions(arguments.prompts)

@@ -45,6 +45,7 @@ pub async fn start(options: &Model, max_running: usize, family: &LoadedFamily) -
 async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> Result<Arc<dyn Engine>> {
     use brevity::engine::mistral::{DType, Device, EngineSpec, MistralEngine, Weights};
     use brevity::family::Kind;
+    use brevity_training::compute::DeviceName;
 
     use super::values;
 
@@ -55,6 +56,10 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
     spec.device = match options.device {
         values::Device::Cpu => Device::Cpu,
         values::Device::Cuda(index) => Device::Cuda(index),
+    };
+    let own_device = |name: &str| match family.manifest.tiers.iter().find(|tier| tier.name == name)?.device? {
+        DeviceName::Cpu => Some(Device::Cpu),
+        DeviceName::Cuda(index) => Some(Device::Cuda(index)),
     };
     spec.dtype = match options.dtype {
         values::Type::Auto => DType::Auto,
@@ -68,7 +73,7 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
             Kind::Adapter => Weights::Adapter(tier.folder.clone()),
             Kind::Checkpoint => Weights::Checkpoint(tier.folder.clone()),
         };
-        spec = spec.with_tier(&tier.name, weights, Some(tier.sha256.clone()));
+        spec = spec.with_tier(&tier.name, weights, Some(tier.sha256.clone())).on(own_device(&tier.name));
     }
     Ok(Arc::new(MistralEngine::load(spec).await?))
 }

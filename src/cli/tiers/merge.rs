@@ -25,6 +25,10 @@ pub struct Arguments {
     #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = share)]
     weight: f64,
 
+    /// Store an adapter in bf16: half the size, each weight rounded to 8 bits
+    #[arg(long)]
+    bf16: bool,
+
     /// Name of the new tier and of its folder beside family.toml
     #[arg(long, value_name = "NAME")]
     name: String,
@@ -39,7 +43,8 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     add::is_free(&manifest, &arguments.name)?;
     let (a, b) = (manifest.tier(&arguments.a)?.clone(), manifest.tier(&arguments.b)?.clone());
     let folder = manifest.resolve(std::path::Path::new(&place::file_name(&arguments.name)));
-    let wish = Merge { a: &a, b: &b, share: arguments.weight, name: &arguments.name, command: command::typed() };
+    let Arguments { weight: share, bf16, .. } = *arguments;
+    let wish = Merge { a: &a, b: &b, share, name: &arguments.name, bf16, command: command::typed() };
     let (opened, mut fetching) = (Opened::local(manifest), Fetching::default());
     let tier = family::merge(&mut Checker::new(&opened, &family.hub, &mut fetching)?, &wish, &folder)?;
     let alpha = tier.alpha;

@@ -30,7 +30,10 @@ pub fn train(work: &Work<'_>) -> Result<()> {
     }
     devices::spread(&recipes, waiting, |recipe, alpha| train_one(work, recipe, alpha, &fingerprint))?;
     let tiers = self::manifest(work)?.tiers;
-    let alphas: Vec<f64> = tiers.iter().filter(|tier| !tier.is_base()).map(|tier| tier.alpha).collect();
+    // A merged tier has no steps and no curve.
+    let has_steps = |tier: &&Tier| tier.training.as_ref().is_none_or(|training| training.steps > 0);
+    let alphas: Vec<f64> =
+        tiers.iter().filter(|tier| !tier.is_base()).filter(has_steps).map(|tier| tier.alpha).collect();
     curves::draw_family(work, &alphas)?;
     progress::say(&format!("family: {}", work.manifest().display()));
     Ok(())

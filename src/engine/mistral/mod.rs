@@ -1,6 +1,6 @@
 //! The engine in this process: mistral.rs, with sampling, budgets and text of our own.
 //!
-//! All adapter tiers share one model and one batch; a checkpoint tier is a model of its own. The engine computes logits;
+//! All adapter tiers of a device share one model and one batch; a checkpoint tier is a model of its own. The engine computes logits;
 //! a logits processor on its thread draws every token with our sampler, and the other side makes text of the ids. No type of
 //! mistral.rs leaves this folder, and nothing in it opens a connection: all folders are local.
 //!
@@ -35,8 +35,8 @@ const KIND: &str = "mistral";
 pub struct MistralEngine {
     spec: EngineSpec,
     tiers: RwLock<BTreeMap<String, Tier>>,
-    /// The base's model once a tier needs it. Tiers change one at a time.
-    base: tokio::sync::Mutex<Option<Loaded>>,
+    /// The base's model on every device that a tier needs it on. Tiers change one at a time.
+    bases: tokio::sync::Mutex<BTreeMap<Device, Loaded>>,
 }
 
 /// A model in memory and what our side knows of it.
@@ -64,7 +64,7 @@ impl MistralEngine {
     /// [`EngineError::Failed`] with tier or folder when one does not load.
     pub async fn load(spec: EngineSpec) -> Result<Self, EngineError> {
         let tiers = spec.tiers.clone();
-        let engine = Self { spec, tiers: RwLock::default(), base: tokio::sync::Mutex::default() };
+        let engine = Self { spec, tiers: RwLock::default(), bases: tokio::sync::Mutex::default() };
         for tier in tiers {
             engine.load_tier(tier).await?;
         }
@@ -78,16 +78,17 @@ impl MistralEngine {
     /// [`EngineError::Failed`] when it does not load (an old tier of that name then stays), [`EngineError::Unavailable`]
     /// while the engine restarts.
     pub async fn load_tier(&self, tier: TierSpec) -> Result<(), EngineError> {
-        let mut base = self.base.lock().await;
-        let TierSpec { name, weights, fingerprint } = tier;
+        let mut bases = self.bases.lock().await;
+        let TierSpec { name, weights, fingerprint, device } = tier;
+        let device = device.unwrap_or(self.spec.device);
         let (loaded, adapter) = match &weights {
-            Weights::Base => (self.base(&mut base).await?, None),
+            Weights::Base => (self.base(&mut bases, device).await?, None),
             Weights::Adapter(folder) => {
-                let loaded = self.base(&mut base).await?;
+                let loaded = self.base(&mut bases, device).await?;
                 loaded.host.load_adapter(&name, folder).await?;
                 (loaded, Some(name.clone()))
             }
-            Weights::Checkpoint(folder) => (self.load_model(folder, false).await?, None),
+            Weights::Checkpoint(folder) => (self.load_model(folder, device, false).await?, None),
         };
         let tier = Tier { loaded, adapter, fingerprint };
         let forget_adapter = tier.adapter.is_none();
@@ -103,7 +104,7 @@ impl MistralEngine {
     /// # Errors
     /// [`EngineError::UnknownTier`].
     pub async fn remove_tier(&self, name: &str) -> Result<(), EngineError> {
-        let _changes = self.base.lock().await;
+        let _changes = self.bases.lock().await;
         let old = self.tiers.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         old.ok_or_else(|| EngineError::UnknownTier(name.to_owned()))?.unload().await;
         Ok(())
@@ -114,19 +115,21 @@ impl MistralEngine {
         self.tiers.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    async fn base(&self, base: &mut Option<Loaded>) -> Result<Loaded, EngineError> {
-        if let Some(loaded) = base {
+    async fn base(&self, bases: &mut BTreeMap<Device, Loaded>, device: Device) -> Result<Loaded, EngineError> {
+        if let Some(loaded) = bases.get(&device) {
             return Ok(loaded.clone());
         }
-        Ok(base.insert(self.load_model(&self.spec.base, true).await?).clone())
+        let loaded = self.load_model(&self.spec.base, device, true).await?;
+        bases.insert(device, loaded.clone());
+        Ok(loaded)
     }
 
-    async fn load_model(&self, folder: &Path, takes_adapters: bool) -> Result<Loaded, EngineError> {
+    async fn load_model(&self, folder: &Path, device: Device, takes_adapters: bool) -> Result<Loaded, EngineError> {
         let failed = |cause: String| EngineError::failed(format!("loading `{}`: {cause}", folder.display()));
         let place = folder.to_owned();
         let model = tokio::task::spawn_blocking(move || LocalModel::load(&place)).await;
         let model = model.map_err(|panic| failed(panic.to_string()))?.map_err(|error| failed(error.to_string()))?;
-        let host = Host::load(Source::new(&self.spec, folder, takes_adapters)).await?;
+        let host = Host::load(Source::new(&self.spec, folder, device, takes_adapters)).await?;
         let room = host.context_length().unwrap_or(usize::MAX).min(model.context_length());
         Ok(Loaded { host, model: Arc::new(model.with_context_length(room)) })
     }

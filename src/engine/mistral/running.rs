@@ -39,12 +39,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// The model in `folder` with the options of `spec`.
-    pub fn new(spec: &EngineSpec, folder: &Path, takes_adapters: bool) -> Self {
+    /// The model in `folder` on `device`, with the options of `spec`.
+    pub fn new(spec: &EngineSpec, folder: &Path, device: Device, takes_adapters: bool) -> Self {
         Self {
             folder: folder.to_owned(),
             takes_adapters,
-            device: spec.device,
+            device,
             dtype: spec.dtype,
             max_running: spec.max_running.max(1),
             quantization: spec.quantization.clone(),

@@ -27,6 +27,8 @@ pub struct TierSpec {
     /// Hash of the weights, reported as fingerprint. An adapter's fingerprint is the engine's own hash of the files it
     /// read, whatever stands here, so that it is true even after the files were replaced.
     pub fingerprint: Option<String>,
+    /// Where to compute it; `None` for the engine's device. Every device that has an adapter has a base of its own.
+    pub device: Option<Device>,
 }
 
 /// Where a tier's weights come from.
@@ -41,7 +43,7 @@ pub enum Weights {
 }
 
 /// Where to compute.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Device {
     /// The processor.
     #[default]
@@ -83,7 +85,16 @@ impl EngineSpec {
     /// Adds a tier.
     #[must_use]
     pub fn with_tier(mut self, name: &str, weights: Weights, fingerprint: Option<String>) -> Self {
-        self.tiers.push(TierSpec { name: name.to_owned(), weights, fingerprint });
+        self.tiers.push(TierSpec { name: name.to_owned(), weights, fingerprint, device: None });
+        self
+    }
+
+    /// Puts the tier that was added last on a device of its own.
+    #[must_use]
+    pub fn on(mut self, device: Option<Device>) -> Self {
+        if let Some(tier) = self.tiers.last_mut() {
+            tier.device = device;
+        }
         self
     }
 }

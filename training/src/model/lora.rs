@@ -150,14 +150,20 @@ impl LoraAdapter {
     /// # Errors
     /// [`Error::Io`] when something cannot be written.
     pub fn save(&self, folder: &Path, base: &str) -> Result<()> {
+        self.save_as(folder, base, DType::F32)
+    }
+
+    /// As [`LoraAdapter::save`], with every factor rounded to `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when something cannot be written.
+    pub fn save_as(&self, folder: &Path, base: &str, dtype: DType) -> Result<()> {
         files::write_json(&folder.join(CONFIG), &PeftConfig::new(&self.config, base))?;
-        let tensors: Weights = self
-            .factors
-            .iter()
-            .flat_map(|(name, factors)| {
-                [(peft_name(name, "lora_A"), factors.a.clone()), (peft_name(name, "lora_B"), factors.b.clone())]
-            })
-            .collect();
+        let mut tensors = Weights::new();
+        for (name, Factors { a, b }) in &self.factors {
+            tensors.insert(peft_name(name, "lora_A"), a.to_dtype(dtype)?);
+            tensors.insert(peft_name(name, "lora_B"), b.to_dtype(dtype)?);
+        }
         write_safetensors(&folder.join(WEIGHTS), &tensors, &[("format", "pt")])
     }
 

@@ -10,7 +10,7 @@ use crate::engine::{FinishReason, Logprobs};
 #[tokio::test(flavor = "multi_thread")]
 async fn every_tier_thinks_and_answers() {
     let engine = family(8).await;
-    assert_eq!(engine.tiers(), ["alpha-0.05", "alpha-0.1", "alpha-0.2", "alpha-0.4", "base"]);
+    assert_eq!(engine.tiers(), ["alpha-0.05", "alpha-0.1", "alpha-0.15", "alpha-0.2", "alpha-0.4", "base"]);
     for tier in engine.tiers() {
         let answer = answer(&engine, ask(&tier, "What is 58 + 68?")).await.unwrap();
         println!("{tier}: {} tokens: {}", answer.finish.usage.completion_tokens, answer.content);

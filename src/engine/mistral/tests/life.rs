@@ -99,7 +99,12 @@ async fn a_dead_engine_fails_what_it_had_and_comes_back() {
     let engine = Arc::new(family(16).await);
     let (manifest, spec) = bare();
     let sha256 = manifest.base.sha256.clone();
-    let own = TierSpec { name: "own".to_owned(), weights: Weights::Checkpoint(spec.base), fingerprint: sha256.clone() };
+    let own = TierSpec {
+        name: "own".to_owned(),
+        weights: Weights::Checkpoint(spec.base),
+        fingerprint: sha256.clone(),
+        device: None,
+    };
     engine.load_tier(own).await.unwrap();
     let question = |tier: &str| ask(tier, "What is 58 + 68?");
     let (before, own) =

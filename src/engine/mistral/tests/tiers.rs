@@ -3,7 +3,7 @@
 use super::*;
 
 fn adapter(manifest: &Manifest, name: &str, tier: &str) -> TierSpec {
-    TierSpec { name: name.to_owned(), weights: weights(manifest, tier), fingerprint: None }
+    TierSpec { name: name.to_owned(), weights: weights(manifest, tier), fingerprint: None, device: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,7 @@ async fn a_tier_is_added_replaced_and_removed() {
     assert_eq!(finish.fingerprint, long.finish.fingerprint, "what had begun keeps its weights");
 
     let missing = Weights::Adapter("/nowhere/at/all".into());
-    let broken = TierSpec { name: "new".to_owned(), weights: missing, fingerprint: None };
+    let broken = TierSpec { name: "new".to_owned(), weights: missing, fingerprint: None, device: None };
     let error = engine.load_tier(broken).await.unwrap_err().to_string();
     assert!(error.contains("`new`") && error.contains("/nowhere/at/all"), "{error}");
     assert_eq!(answer(&engine, question("new")).await.unwrap(), short, "the old tier stays");
