@@ -166,7 +166,7 @@ fn a_family_may_be_half_here() {
     std::fs::create_dir(space.path("front")).unwrap();
     let mut manifest = Manifest::load(&Path::new(&family()).join("family.toml")).unwrap();
     let base = manifest.resolve(manifest.base.path.as_deref().unwrap());
-    for name in ["alpha-0.05", "alpha-0.1", "alpha-0.2"] {
+    for name in ["alpha-0.05", "alpha-0.1", "alpha-0.15", "alpha-0.2"] {
         manifest.remove_tier(name).unwrap();
     }
     manifest.base.path = Some(base);
