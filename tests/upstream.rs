@@ -174,7 +174,7 @@ fn a_family_may_be_half_here() {
     space.write("front/family.toml", &manifest.to_toml().unwrap());
     let front = front(&space, &["--engine", "scripted"]);
     assert_eq!(front.ask("GET", "/v1/tiers", &[], "").json()["engine"], "mixed");
-    for (effort, fingerprint) in [("low", "scripted-alpha-0.1"), ("max", "scripted-base")] {
+    for (effort, fingerprint) in [("none", "scripted-alpha-0.1"), ("max", "scripted-base")] {
         let answer = front.chat(json!({"reasoning_effort": effort}));
         assert_eq!(answer.json()["system_fingerprint"], fingerprint, "{}", answer.body);
     }
