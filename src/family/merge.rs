@@ -24,7 +24,7 @@ pub struct Merge<'a> {
     pub share: f64,
     /// Name of the new tier.
     pub name: &'a str,
-    /// Whether an adapter is stored in bf16: half the size, each weight rounded to 8 bits.
+    /// Whether an adapter is stored in bf16: half the size, each weight rounded to 8 significant bits.
     pub bf16: bool,
     /// The command that repeats it.
     pub command: String,

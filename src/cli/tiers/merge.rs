@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = share)]
     weight: f64,
 
-    /// Store an adapter in bf16: half the size, each weight rounded to 8 bits
+    /// Store an adapter in bf16: half the size, each weight rounded to 8 significant bits
     #[arg(long)]
     bf16: bool,
 

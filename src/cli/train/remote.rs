@@ -9,9 +9,6 @@ use brevity_training::recipe::Recipe;
 use crate::cli::Result;
 use crate::cli::progress::Fetching;
 
-/// How a base on the hub is told from a folder.
-const SCHEME: &str = "hf://";
-
 /// Fetches the base (`hf://organisation/name[@revision]`) and the data file (`hf://datasets/…`) that are on the hub, puts into
 /// the recipe where they lie now, and returns the base's repository at the commit that was fetched.
 ///
@@ -24,7 +21,7 @@ pub fn fetch(recipe: &mut Recipe) -> Result<Option<HubId>> {
         recipe.data.fetched = Some(hub.fetch_file(&file, &mut fetching)?);
     }
     let Some(address) = address(recipe.base.as_deref()) else { return Ok(None) };
-    let id: HubId = address[SCHEME.len()..].parse().map_err(|why| Error::config(format!("base: {why}")))?;
+    let id: HubId = address[HubFile::SCHEME.len()..].parse().map_err(|why| Error::config(format!("base: {why}")))?;
     let found = hub.find(&id)?;
     recipe.base = Some(hub.folder(&found, Path::new(""), &mut fetching)?);
     recipe.base_name = Some(id.name().to_owned());
@@ -33,5 +30,5 @@ pub fn fetch(recipe: &mut Recipe) -> Result<Option<HubId>> {
 
 /// The path, if it is an address on the hub.
 fn address(path: Option<&Path>) -> Option<String> {
-    path.and_then(Path::to_str).filter(|path| path.starts_with(SCHEME)).map(str::to_owned)
+    path.and_then(Path::to_str).filter(|path| path.starts_with(HubFile::SCHEME)).map(str::to_owned)
 }

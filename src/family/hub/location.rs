@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use super::HubId;
 
-const SCHEME: &str = "hf://";
 const DATASETS: &str = "datasets/";
 
 /// `hf://datasets/organisation/name[@revision]/path` for a file of a data set, without `datasets/` for one of a model.
@@ -17,6 +16,11 @@ pub struct HubFile {
     pub path: String,
 }
 
+impl HubFile {
+    /// How addresses on the hub begin, those of files and others.
+    pub const SCHEME: &str = "hf://";
+}
+
 impl FromStr for HubFile {
     type Err = String;
 
@@ -26,7 +30,7 @@ impl FromStr for HubFile {
                 "`{text}` {why}; write `hf://datasets/organisation/name/path` or `hf://datasets/organisation/name@revision/path`"
             )
         };
-        let address = text.strip_prefix(SCHEME).ok_or_else(|| wrong("is no file on the hub"))?;
+        let address = text.strip_prefix(Self::SCHEME).ok_or_else(|| wrong("is no file on the hub"))?;
         let (is_dataset, address) = address.strip_prefix(DATASETS).map_or((false, address), |address| (true, address));
         let mut parts = address.splitn(3, '/');
         let (Some(organisation), Some(name), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
@@ -42,7 +46,7 @@ impl FromStr for HubFile {
 
 impl fmt::Display for HubFile {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{SCHEME}{}/{}", self.repository, self.path)
+        write!(formatter, "{}{}/{}", Self::SCHEME, self.repository, self.path)
     }
 }
 
