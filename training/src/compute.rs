@@ -6,6 +6,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+pub(crate) mod kernels;
 mod memory;
 
 use candle_core::DType;

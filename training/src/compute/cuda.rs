@@ -1,4 +1,4 @@
-//! The two things that are asked of CUDA's driver directly.
+//! What is asked of CUDA's driver directly.
 
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
@@ -12,6 +12,12 @@ pub(super) fn free_memory(device: &CudaDevice) -> Result<u64> {
         Error::config(format!("the driver does not say how much memory is free: {error}; give `compute.memory`"))
     })?;
     Ok(free as u64)
+}
+
+/// Spares every tensor the two events that would order its uses on several streams: here each device has one.
+pub(super) fn use_one_stream(device: &CudaDevice) {
+    // SAFETY: everything that this crate does on a device goes through the device's one stream, in order.
+    unsafe { device.disable_event_tracking() };
 }
 
 /// Lets the driver's pool keep freed memory for the next tensor. By default it gives everything back to the system at

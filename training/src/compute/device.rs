@@ -41,6 +41,7 @@ impl DeviceName {
                 candle_core::cuda::set_gemm_reduced_precision_f32(precision == Precision::Bf16);
                 #[cfg(feature = "cuda")]
                 if let Device::Cuda(device) = &device {
+                    super::cuda::use_one_stream(device);
                     super::cuda::keep_freed_memory(device);
                 }
                 Ok(device)

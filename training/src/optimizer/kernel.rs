@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::AdamWConfig;
 use crate::Result;
+use crate::compute::kernels::{AdamWFactors, Kernels};
 
 /// Elements that one task of the fused pass takes: what fits a core's cache four times over.
 const UPDATE_CHUNK: usize = 1 << 14;
@@ -51,6 +52,22 @@ impl Factors {
     }
 }
 
+impl Factors {
+    fn narrow(&self) -> AdamWFactors {
+        AdamWFactors {
+            clip: self.clip as f32,
+            beta1: self.beta1 as f32,
+            rest1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            rest2: (1.0 - self.beta2) as f32,
+            keep: self.keep as f32,
+            step: self.step as f32,
+            root: self.root as f32,
+            eps: self.eps as f32,
+        }
+    }
+}
+
 /// What the optimizer remembers of one parameter; all f32, of the parameter's shape.
 #[derive(Debug)]
 pub(super) enum State {
@@ -84,14 +101,17 @@ impl State {
 
     /// Zero moments for `parameter` as tensors, whatever its device.
     pub(super) fn tensors(parameter: &Var) -> Result<Self> {
-        let zeros = Tensor::zeros(parameter.shape(), DType::F32, parameter.device())?;
+        let zeros = || Tensor::zeros(parameter.shape(), DType::F32, parameter.device());
         let full = parameter.dtype() == DType::F32;
         let master = if full { None } else { Some(parameter.as_detached_tensor().to_dtype(DType::F32)?) };
-        Ok(Self::Tensors { m: zeros.clone(), v: zeros, master })
+        Ok(Self::Tensors { m: zeros()?, v: zeros()?, master })
     }
 
     /// One AdamW update of `parameter`.
     pub(super) fn update(&mut self, parameter: &Var, gradient: &Tensor, factors: &Factors) -> Result<()> {
+        if let (Self::Tensors { m, v, master }, Some(kernels)) = (&*self, Kernels::of(parameter, 8)) {
+            return kernels.adamw(parameter, master.as_ref(), (m, v), &gradient.contiguous()?, factors.narrow());
+        }
         let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
         match self {
             Self::Fused { m, v } => {
@@ -125,7 +145,10 @@ impl State {
         let host = |values: &[f32]| Tensor::from_slice(values, parameter.shape(), &Device::Cpu);
         let tensors = match self {
             Self::Fused { m, v } => vec![host(m)?, host(v)?],
-            Self::Tensors { m, v, master } => [m, v].into_iter().chain(master).cloned().collect(),
+            // To the host: on a device they change in their place at the next update.
+            Self::Tensors { m, v, master } => {
+                [m, v].into_iter().chain(master).map(|part| part.to_device(&Device::Cpu)).collect::<Result<_, _>>()?
+            }
         };
         Ok(self.parts().iter().copied().zip(tensors).collect())
     }
@@ -138,10 +161,10 @@ impl State {
                 *v = part("v").flatten_all()?.to_device(&Device::Cpu)?.to_vec1()?;
             }
             Self::Tensors { m, v, master } => {
-                *m = part("m").to_device(parameter.device())?;
-                *v = part("v").to_device(parameter.device())?;
+                *m = part("m").to_device(parameter.device())?.copy()?;
+                *v = part("v").to_device(parameter.device())?.copy()?;
                 if let Some(master) = master {
-                    *master = part("master").to_device(parameter.device())?;
+                    *master = part("master").to_device(parameter.device())?.copy()?;
                     parameter.set(&master.to_dtype(parameter.dtype())?)?;
                 }
             }
@@ -193,10 +216,7 @@ impl InplaceOp2 for FusedUpdate<'_> {
 }
 
 fn update_chunk(parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], factors: &Factors) {
-    let (clip, keep, step) = (factors.clip as f32, factors.keep as f32, factors.step as f32);
-    let (root, eps) = (factors.root as f32, factors.eps as f32);
-    let (beta1, rest1) = (factors.beta1 as f32, (1.0 - factors.beta1) as f32);
-    let (beta2, rest2) = (factors.beta2 as f32, (1.0 - factors.beta2) as f32);
+    let AdamWFactors { clip, beta1, rest1, beta2, rest2, keep, step, root, eps } = factors.narrow();
     for (((parameter, gradient), m), v) in parameter.iter_mut().zip(gradient).zip(m).zip(v) {
         let gradient = gradient * clip;
         *m = *m * beta1 + gradient * rest1;

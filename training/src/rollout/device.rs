@@ -115,9 +115,18 @@ impl Decoding {
         let window = positions.iter().max().map_or(0, |&last| last as usize + 1);
         let (attention, turns) = (self.model.attention(), self.model.turns(&positions)?);
         let positions = Tensor::new(positions, self.model.device())?;
+        let mut x = self.model.embed(&ids)?;
+        if let Some(kernels) = self.caches.kernels(&attention) {
+            let attention = attention.keeping_format();
+            for (layer, block) in self.model.blocks().iter().enumerate() {
+                let heads = block.project(&x, &attention, &turns)?;
+                let attended = self.caches.attend(&kernels, layer, &heads, &positions, attention.scale())?;
+                x = block.finish(&x, &attended)?;
+            }
+            return self.model.logits(&x, &self.head);
+        }
         let place = self.caches.place(&positions)?;
         let mask = mask(&positions, window)?;
-        let mut x = self.model.embed(&ids)?;
         for (layer, block) in self.model.blocks().iter().enumerate() {
             let heads = block.project(&x, &attention, &turns)?;
             self.caches.append(layer, &heads, &place)?;

@@ -24,12 +24,14 @@ pub(crate) struct CausalAttention {
     pub(super) scores: usize,
     /// Fewest and most queries of a block.
     pub(super) block: (usize, usize),
+    /// Whether heads stay in the format of their projection; otherwise they are f32.
+    pub(super) keeps_format: bool,
 }
 
 /// Result and log-sums of a forward pass.
 #[derive(Debug)]
 pub(crate) struct Attended {
-    /// `[tokens, heads, head_dim]`, f32.
+    /// `[tokens, heads, head_dim]`, in the format of the queries.
     pub(crate) output: Tensor,
     /// log Σ exp of the scores of every block of every sequence, `[kv_heads, queries of the group, 1]`.
     log_sums: Vec<Tensor>,
@@ -45,12 +47,27 @@ struct Block {
 impl CausalAttention {
     /// Blocks that suit a GPU's memory.
     pub(crate) fn new(shape: HeadShape) -> Self {
-        Self { shape, scores: SCORES_AT_A_TIME, block: BLOCK }
+        Self { shape, scores: SCORES_AT_A_TIME, block: BLOCK, keeps_format: false }
+    }
+
+    /// Query heads that share a key head.
+    pub(crate) fn group(&self) -> usize {
+        self.shape.heads / self.shape.kv_heads
     }
 
     /// What scores are multiplied by.
     pub(crate) fn scale(&self) -> f64 {
         1.0 / (self.shape.head_dim as f64).sqrt()
+    }
+
+    /// The same for an attention of its own over heads as the projections give them.
+    pub(crate) fn keeping_format(self) -> Self {
+        Self { keeps_format: true, ..self }
+    }
+
+    /// The format of heads that are projected in `of`.
+    pub(crate) fn format(&self, of: DType) -> DType {
+        if self.keeps_format { of } else { DType::F32 }
     }
 
     /// The blocks of a sequence of `length` tokens.
@@ -307,7 +324,7 @@ mod tests {
         let y = causal_attention(&var, SHAPE, &offsets, &Rotary::new(8, 256, 10_000.0)).unwrap();
         let gradients = (&y * &d_output).unwrap().sum_all().unwrap().backward().unwrap();
         for block in [1, 7, 16, 35, 64, 1000] {
-            let attention = CausalAttention { shape: SHAPE, scores: 1, block: (block, block) };
+            let attention = CausalAttention { shape: SHAPE, scores: 1, block: (block, block), keeps_format: false };
             let (output, d_qkv) = in_blocks(attention, &qkv, &d_output, &offsets);
             near(&output, &y, 5e-6);
             near(&d_qkv, gradients.get(&var).unwrap(), 1e-5);

@@ -30,7 +30,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) turns: Turns,
 }
 
-/// Queries, keys and values of some tokens, positions turned in: `[tokens, heads, head_dim]`, f32.
+/// Queries, keys and values of some tokens, positions turned in: `[tokens, heads, head_dim]`, in the attention's format.
 pub(crate) struct Heads {
     pub(crate) q: Tensor,
     pub(crate) k: Tensor,
@@ -67,12 +67,14 @@ impl Block {
 
     /// The part before attention, for tokens anywhere in their sequences; `normed` has gone through the norm.
     fn heads(&self, normed: &Tensor, attention: &CausalAttention, turns: &Turns) -> Result<Heads> {
-        let split = |x: Tensor, heads: usize| x.reshape((x.dim(0)?, heads, attention.shape.head_dim));
+        let split = |x: Tensor, heads: usize| {
+            x.reshape((x.dim(0)?, heads, attention.shape.head_dim))?.to_dtype(attention.format(x.dtype()))
+        };
         let (heads, kv_heads) = (attention.shape.heads, attention.shape.kv_heads);
         Ok(Heads {
             q: turns.apply(&split(self.q.forward(normed)?, heads)?)?,
             k: turns.apply(&split(self.k.forward(normed)?, kv_heads)?)?,
-            v: split(self.v.forward(normed)?, kv_heads)?.to_dtype(candle_core::DType::F32)?,
+            v: split(self.v.forward(normed)?, kv_heads)?,
         })
     }
 
@@ -106,7 +108,7 @@ impl Block {
         let attended = pass.attention.forward(&heads.q, &heads.k, &heads.v, pass.offsets)?;
         let flat = flat_like(&attended.output, x)?;
         let d_middle = self.feed_forward_backward(&self.attended(x, &flat)?, dy, sink)?;
-        let d_attended = self.output.backward(&flat, &d_middle, sink)?;
+        let d_attended = self.output.backward(&flat, &d_middle, None, sink)?;
         let d_normed = self.attention_backward(&normed, &heads, &attended, &d_attended, pass, sink)?;
         Ok((d_middle + self.input_norm.backward(x, &d_normed, sink)?)?)
     }
@@ -114,10 +116,11 @@ impl Block {
     fn feed_forward_backward(&self, middle: &Tensor, dy: &Tensor, sink: &mut GradientSink<'_>) -> Result<Tensor> {
         let normed = self.post_attention_norm.forward(middle)?;
         let (gate, up) = (self.gate.forward(&normed)?, self.up.forward(&normed)?);
-        let d_active = self.down.backward(&gated(&gate, &up)?, dy, sink)?;
+        let d_active = self.down.backward(&gated(&gate, &up)?, dy, None, sink)?;
         let (d_gate, d_up) = gated_backward(&gate, &up, &d_active)?;
         drop((gate, up, d_active));
-        let d_normed = (self.gate.backward(&normed, &d_gate, sink)? + self.up.backward(&normed, &d_up, sink)?)?;
+        let d_normed = self.gate.backward(&normed, &d_gate, None, sink)?;
+        let d_normed = self.up.backward(&normed, &d_up, Some(d_normed), sink)?;
         Ok((dy + self.post_attention_norm.backward(middle, &d_normed, sink)?)?)
     }
 
@@ -133,10 +136,9 @@ impl Block {
         let d_attended = d_attended.to_dtype(attended.output.dtype())?.reshape(attended.output.shape())?;
         let Heads { q, k, v } = heads;
         let (dq, dk, dv) = pass.attention.backward((q, k, v), attended, &d_attended, pass.offsets)?;
-        let dq = self.q.backward(normed, &flat_like(&pass.turns.back(&dq)?, normed)?, sink)?;
-        let dk = self.k.backward(normed, &flat_like(&pass.turns.back(&dk)?, normed)?, sink)?;
-        let dv = self.v.backward(normed, &flat_like(&dv, normed)?, sink)?;
-        Ok(((dq + dk)? + dv)?)
+        let sum = self.q.backward(normed, &flat_like(&pass.turns.back(&dq)?, normed)?, None, sink)?;
+        let sum = self.k.backward(normed, &flat_like(&pass.turns.back(&dk)?, normed)?, Some(sum), sink)?;
+        self.v.backward(normed, &flat_like(&dv, normed)?, Some(sum), sink)
     }
 }
 

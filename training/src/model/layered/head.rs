@@ -3,11 +3,14 @@
 //! The logits of 8,000 tokens over 152,000 entries are 5 GB in f32, and a graph would keep several copies. Here they
 //! exist for a few hundred rows: once to read off a log-probability, the log-sum and the entropy, and once more in the
 //! backward pass, which needs only the gradient of each row's log-probability. With `p` the row's distribution, the
-//! gradient of its logits is `c (onehot - p)`; the one-hot part never becomes a matrix.
+//! gradient of its logits is `c (onehot - p)`; the one-hot part never becomes a matrix. Logits are f32 whatever the format
+//! of the weights; where kernels multiply bf16 into f32 the weights need no f32 copy, and the gradient of the logits is
+//! rounded to bf16, as it is by every trainer that keeps them in that format.
 
 use candle_core::{D, DType, Tensor};
 
 use super::weight::{GradientSink, Weight, give};
+use crate::compute::kernels::{Kernels, RowScores};
 use crate::{Error, Result};
 
 /// Most logits that exist at a time.
@@ -59,10 +62,24 @@ impl<'a> Head<'a> {
         if let Some(id) = targets.iter().find(|&&id| id as usize >= vocabulary) {
             return Err(Error::config(format!("token id {id} outside the vocabulary of {vocabulary}")));
         }
-        let (h, wide) = (h.to_dtype(DType::F32)?, self.weight.tensor.to_dtype(DType::F32)?);
-        let targets = Tensor::new(targets, h.device())?.unsqueeze(1)?;
+        let targets = Tensor::new(targets, h.device())?;
         let (mut logprobs, mut log_sums, mut entropies) = (Vec::new(), Vec::new(), Vec::new());
-        for (start, rows) in self.runs(h.dim(0)?)? {
+        let runs = self.runs(h.dim(0)?)?;
+        let kernels = Kernels::in_half(h, h.dim(1)?);
+        if let Some(kernels) = &kernels {
+            for &(start, rows) in &runs {
+                let logits = kernels.product(&h.narrow(0, start, rows)?, &self.weight.tensor.t()?, 1.0, DType::F32)?;
+                let scores = kernels.score_rows(&logits, &targets.narrow(0, start, rows)?, self.temperature.recip())?;
+                let RowScores { logprobs: of_targets, log_sums: of_rows, entropies: nats } = scores;
+                logprobs.push(of_targets);
+                log_sums.push(of_rows.unsqueeze(1)?);
+                entropies.push(nats);
+            }
+            return joined(&logprobs, &log_sums, &entropies);
+        }
+        let (h, wide) = (h.to_dtype(DType::F32)?, self.weight.tensor.to_dtype(DType::F32)?);
+        let targets = targets.unsqueeze(1)?;
+        for (start, rows) in runs {
             let logits = self.logits(&h.narrow(0, start, rows)?, &wide)?;
             let chosen = logits.gather(&targets.narrow(0, start, rows)?.contiguous()?, 1)?;
             let largest = logits.max_keepdim(D::Minus1)?;
@@ -78,12 +95,7 @@ impl<'a> Head<'a> {
             logprobs.push((chosen - &log_sum)?.squeeze(1)?);
             log_sums.push(log_sum);
         }
-        let entropies = Tensor::cat(&entropies, 0)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(TokenScores {
-            logprobs: Tensor::cat(&logprobs, 0)?,
-            log_sums: Tensor::cat(&log_sums, 0)?,
-            entropy: entropies.into_iter().map(f64::from).sum(),
-        })
+        joined(&logprobs, &log_sums, &entropies)
     }
 
     /// The gradient of `h` from that of the log-probabilities, `d_logprobs` `[targets]`.
@@ -95,12 +107,35 @@ impl<'a> Head<'a> {
         d_logprobs: &Tensor,
         sink: &mut GradientSink<'_>,
     ) -> Result<Tensor> {
-        let (narrow, wide) = (h, self.weight.tensor.to_dtype(DType::F32)?);
-        let h = h.to_dtype(DType::F32)?;
         let targets = Tensor::new(targets, h.device())?;
-        let coefficients = (d_logprobs.to_dtype(DType::F32)?.unsqueeze(1)? / self.temperature)?;
+        let coefficients = (d_logprobs.to_dtype(DType::F32)? / self.temperature)?;
         let mut d_weight: Option<Tensor> = None;
         let mut dh = Vec::new();
+        if let Some(kernels) = Kernels::in_half(h, h.dim(1)?) {
+            for (start, rows) in self.runs(h.dim(0)?)? {
+                let part = |tensor: &Tensor| tensor.narrow(0, start, rows);
+                let h = part(h)?;
+                let logits = kernels.product(&h, &self.weight.tensor.t()?, 1.0, DType::F32)?;
+                let d_logits = kernels.score_rows_backward(
+                    &logits,
+                    &part(&targets)?,
+                    &part(log_sums)?,
+                    &part(&coefficients)?,
+                    self.temperature.recip(),
+                )?;
+                drop(logits);
+                dh.push(kernels.product(&d_logits, &self.weight.tensor, 1.0, DType::BF16)?);
+                if self.weight.place.is_some() {
+                    match &d_weight {
+                        Some(sum) => kernels.add_product(sum, &d_logits.t()?, &h)?,
+                        None => d_weight = Some(kernels.product(&d_logits.t()?, &h, 1.0, DType::F32)?),
+                    }
+                }
+            }
+            return self.give_both(dh, d_weight, sink);
+        }
+        let (narrow, wide) = (h.dtype(), self.weight.tensor.to_dtype(DType::F32)?);
+        let (h, coefficients) = (h.to_dtype(DType::F32)?, coefficients.unsqueeze(1)?);
         for (start, rows) in self.runs(h.dim(0)?)? {
             let part = |tensor: &Tensor| tensor.narrow(0, start, rows);
             let (h, coefficients, targets) = (part(&h)?, part(&coefficients)?, part(&targets)?);
@@ -118,11 +153,25 @@ impl<'a> Head<'a> {
                 });
             }
         }
+        Ok(self.give_both(dh, d_weight, sink)?.to_dtype(narrow)?)
+    }
+
+    fn give_both(&self, dh: Vec<Tensor>, d_weight: Option<Tensor>, sink: &mut GradientSink<'_>) -> Result<Tensor> {
         if let Some(gradient) = d_weight {
             give(self.weight, sink, || Ok(gradient))?;
         }
-        Ok(Tensor::cat(&dh, 0)?.to_dtype(narrow.dtype())?)
+        Ok(Tensor::cat(&dh, 0)?)
     }
+}
+
+/// The scores of all runs of rows.
+fn joined(logprobs: &[Tensor], log_sums: &[Tensor], entropies: &[Tensor]) -> Result<TokenScores> {
+    let entropies = Tensor::cat(entropies, 0)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(TokenScores {
+        logprobs: Tensor::cat(logprobs, 0)?,
+        log_sums: Tensor::cat(log_sums, 0)?,
+        entropy: entropies.into_iter().map(f64::from).sum(),
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use candle_core::Tensor;
 
+use super::product::{plus_bias, plus_product, scaled_product};
 use super::weight::{GradientSink, Weight, column_sums, give};
 use crate::Result;
 
@@ -43,28 +44,35 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut y = x.matmul(&self.weight.tensor.t()?)?;
         if let Some(bias) = &self.bias {
-            y = y.broadcast_add(&bias.tensor)?;
+            y = plus_bias(y, &bias.tensor)?;
         }
         if let Some(Adapter { a, b, scale }) = &self.adapter {
-            let inner = (x.matmul(&a.like(x)?.t()?)? * *scale)?;
-            y = (y + inner.matmul(&b.like(x)?.t()?)?)?;
+            let inner = scaled_product(x, &a.like(x)?.t()?, *scale)?;
+            y = plus_product(Some(y), &inner, &b.like(x)?.t()?)?;
         }
         Ok(y)
     }
 
-    /// The gradient of `x` from that of the result; those of trained tensors go to `sink`.
-    pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, sink: &mut GradientSink<'_>) -> Result<Tensor> {
-        let mut dx = dy.matmul(&self.weight.tensor)?;
-        give(&self.weight, sink, || dy.t()?.matmul(x))?;
+    /// The gradient of `x` from that of the result, added to `sum` where there is one; those of trained tensors go to
+    /// `sink`.
+    pub(super) fn backward(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        sum: Option<Tensor>,
+        sink: &mut GradientSink<'_>,
+    ) -> Result<Tensor> {
+        let mut dx = plus_product(sum, dy, &self.weight.tensor)?;
+        give(&self.weight, sink, || Ok(dy.t()?.matmul(x)?))?;
         if let Some(bias) = &self.bias {
             give(bias, sink, || column_sums(dy))?;
         }
         if let Some(Adapter { a, b, scale }) = &self.adapter {
             let (a_like, b_like) = (a.like(x)?, b.like(x)?);
-            let d_inner = (dy.matmul(&b_like)? * *scale)?;
-            give(b, sink, || dy.t()?.matmul(&(x.matmul(&a_like.t()?)? * *scale)?))?;
-            give(a, sink, || d_inner.t()?.matmul(x))?;
-            dx = (dx + d_inner.matmul(&a_like)?)?;
+            let d_inner = scaled_product(dy, &b_like, *scale)?;
+            give(b, sink, || Ok(dy.t()?.matmul(&scaled_product(x, &a_like.t()?, *scale)?)?))?;
+            give(a, sink, || Ok(d_inner.t()?.matmul(x)?))?;
+            dx = plus_product(Some(dx), &d_inner, &a_like)?;
         }
         Ok(dx)
     }
@@ -114,7 +122,7 @@ mod tests {
             let linear = linear(trained);
             let mut found = Collected::default();
             near(&linear.forward(&x).unwrap(), &y, 5e-5);
-            near(&linear.backward(&x, &dy, &mut found.sink()).unwrap(), &dx, 5e-5);
+            near(&linear.backward(&x, &dy, None, &mut found.sink()).unwrap(), &dx, 5e-5);
             near(found.of(2), &expected[2], 5e-5);
             near(found.of(3), &expected[3], 5e-5);
             if trained {
@@ -133,14 +141,14 @@ mod tests {
         let mut linear = linear(false);
         let expected = linear.forward(&x).unwrap();
         let mut found = Collected::default();
-        let dx = linear.backward(&x, &dy, &mut found.sink()).unwrap();
+        let dx = linear.backward(&x, &dy, None, &mut found.sink()).unwrap();
         linear.weight = Weight::frozen(&half(&linear.weight.tensor));
         linear.bias = linear.bias.map(|bias| Weight::frozen(&half(&bias.tensor)));
         let y = linear.forward(&half(&x)).unwrap();
         assert_eq!(y.dtype(), DType::F16);
         near(&y, &expected, 2e-2);
         let mut found_half = Collected::default();
-        near(&linear.backward(&half(&x), &half(&dy), &mut found_half.sink()).unwrap(), &dx, 2e-2);
+        near(&linear.backward(&half(&x), &half(&dy), None, &mut found_half.sink()).unwrap(), &dx, 2e-2);
         near(found_half.of(2), found.of(2), 2e-2);
         near(found_half.of(3), found.of(3), 2e-2);
     }

@@ -10,6 +10,7 @@ mod block;
 mod head;
 mod linear;
 mod pointwise;
+mod product;
 #[cfg(test)]
 mod test_support;
 mod weight;
@@ -28,6 +29,7 @@ use self::pointwise::{Norm, RotaryTables, Turns};
 use super::config::ModelConfig;
 use super::decoder::Packed;
 use super::ops::Rotary;
+use crate::compute::kernels::Kernels;
 use crate::{Error, Result};
 
 /// A Qwen2-architecture decoder whose tensors are views of a policy's weights.
@@ -146,15 +148,22 @@ impl Layered {
         Ok(self.embedding.tensor.index_select(&Tensor::new(ids, self.device())?, 0)?)
     }
 
-    /// The output layer in f32, for [`Layered::logits`]: rounding logits to half precision would show in every draw.
+    /// The output layer in a format whose logits are f32, for [`Layered::logits`]: rounding logits to half precision would
+    /// show in every draw.
     pub(crate) fn wide_head(&self) -> Result<Tensor> {
-        Ok(self.head.tensor.to_dtype(DType::F32)?)
+        match Kernels::in_half(&self.head.tensor, 8) {
+            Some(_) => Ok(self.head.tensor.clone()),
+            None => Ok(self.head.tensor.to_dtype(DType::F32)?),
+        }
     }
 
     /// Logits of hidden states before the final norm, `[rows, hidden]` to f32 `[rows, vocabulary]`.
     pub(crate) fn logits(&self, x: &Tensor, wide_head: &Tensor) -> Result<Tensor> {
-        let h = self.final_norm.forward(x)?.to_dtype(DType::F32)?;
-        Ok(h.matmul(&wide_head.t()?)?)
+        let h = self.final_norm.forward(x)?;
+        match Kernels::in_half(wide_head, 8) {
+            Some(kernels) => kernels.product(&h, &wide_head.t()?, 1.0, DType::F32),
+            None => Ok(h.to_dtype(DType::F32)?.matmul(&wide_head.t()?)?),
+        }
     }
 
     /// Log-probabilities and entropy of `targets`, without gradients.
@@ -212,7 +221,7 @@ impl Layered {
         weight::give(&self.embedding, sink, || {
             let ids = Tensor::new(batch.ids.as_slice(), dx.device())?;
             let zeros = Tensor::zeros(self.embedding.tensor.shape(), DType::F32, dx.device())?;
-            zeros.index_add(&ids, &dx.to_dtype(DType::F32)?, 0)
+            Ok(zeros.index_add(&ids, &dx.to_dtype(DType::F32)?, 0)?)
         })?;
         Ok(result)
     }

@@ -1,9 +1,11 @@
-//! RMSNorm, the gated activation and rotary positions, forward and backward, from tensor operations in f32.
+//! RMSNorm, the gated activation and rotary positions, forward and backward: from tensor operations in f32, or in one pass
+//! where there are kernels.
 
 use candle_core::{D, DType, Device, Tensor};
 
 use super::weight::{GradientSink, Weight, column_sums, give};
 use crate::Result;
+use crate::compute::kernels::Kernels;
 use crate::model::ops::Rotary;
 
 /// Most values that an f32 copy for the gated activation holds at a time.
@@ -24,6 +26,9 @@ impl Norm {
 
     /// `x` `[tokens, hidden]` to the same shape and format.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(kernels) = Kernels::of(x, x.dim(D::Minus1)?) {
+            return kernels.rms_norm(x, &self.weight.settled(DType::F32)?.tensor, self.epsilon);
+        }
         let wide = x.to_dtype(DType::F32)?;
         let normed = wide.broadcast_mul(&self.inverse(&wide)?)?;
         Ok(normed.broadcast_mul(&self.weight.like(&wide)?)?.to_dtype(x.dtype())?)
@@ -31,6 +36,12 @@ impl Norm {
 
     /// The gradient of `x`.
     pub(super) fn backward(&self, x: &Tensor, dy: &Tensor, sink: &mut GradientSink<'_>) -> Result<Tensor> {
+        if let Some(kernels) = Kernels::of(x, x.dim(D::Minus1)?) {
+            let weight = self.weight.settled(DType::F32)?.tensor;
+            let (dx, inverses) = kernels.rms_norm_backward(x, dy, &weight, self.epsilon)?;
+            give(&self.weight, sink, || kernels.column_sums(dy, Some((x, &inverses))))?;
+            return Ok(dx);
+        }
         let (wide, dy) = (x.to_dtype(DType::F32)?, dy.to_dtype(DType::F32)?);
         let inverse = self.inverse(&wide)?;
         let normed = wide.broadcast_mul(&inverse)?;
@@ -49,6 +60,9 @@ impl Norm {
 
 /// `silu(gate) * up` (arXiv 2002.05202); all `[tokens, intermediate]`.
 pub(crate) fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if let Some(kernels) = Kernels::of(gate, gate.dim(D::Minus1)?) {
+        return kernels.gated(gate, up);
+    }
     let mut parts = Vec::new();
     for (start, rows) in row_ranges(gate)? {
         let (g, u) = (wide(gate, start, rows)?, wide(up, start, rows)?);
@@ -59,6 +73,9 @@ pub(crate) fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 /// The gradients of `gate` and `up`.
 pub(super) fn gated_backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    if let Some(kernels) = Kernels::of(gate, gate.dim(D::Minus1)?) {
+        return kernels.gated_backward(gate, up, dy);
+    }
     let (mut d_gate, mut d_up) = (Vec::new(), Vec::new());
     for (start, rows) in row_ranges(gate)? {
         let (g, u, dy) = (wide(gate, start, rows)?, wide(up, start, rows)?, wide(dy, start, rows)?);
@@ -122,24 +139,28 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// Rotary positions: `x` `[tokens, heads, head_dim]` in any format, the result in f32.
+    /// Rotary positions of `x` `[tokens, heads, head_dim]`, in its format.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        turn(x, &self.cos, &self.sin)
+        self.turn(x, false)
     }
 
     /// Turns a gradient back to where its heads came from.
     pub(super) fn back(&self, x: &Tensor) -> Result<Tensor> {
-        turn(x, &self.cos, &self.sin.neg()?)
+        self.turn(x, true)
     }
-}
 
-fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let x = x.to_dtype(DType::F32)?;
-    let half = x.dim(2)? / 2;
-    let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
-    let left = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
-    let right = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
-    Ok(Tensor::cat(&[left, right], 2)?)
+    fn turn(&self, x: &Tensor, back: bool) -> Result<Tensor> {
+        let half = x.dim(2)? / 2;
+        if let Some(kernels) = Kernels::of(x, half) {
+            return kernels.rotary(x, &self.cos, &self.sin, back);
+        }
+        let (wide, cos) = (x.to_dtype(DType::F32)?, &self.cos);
+        let sin = if back { self.sin.neg()? } else { self.sin.clone() };
+        let (a, b) = (wide.narrow(2, 0, half)?, wide.narrow(2, half, half)?);
+        let left = (a.broadcast_mul(cos)? - b.broadcast_mul(&sin)?)?;
+        let right = (b.broadcast_mul(cos)? + a.broadcast_mul(&sin)?)?;
+        Ok(Tensor::cat(&[left, right], 2)?.to_dtype(x.dtype())?)
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Tensors of a layered model, and where their gradients go.
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use crate::Result;
+use crate::compute::kernels::Kernels;
 
 /// A tensor of the model and, where it is trained, its place among the policy's parameters.
 ///
@@ -42,7 +43,7 @@ pub type GradientSink<'a> = dyn FnMut(usize, Tensor) -> Result<()> + 'a;
 pub(super) fn give(
     weight: &Weight,
     sink: &mut GradientSink<'_>,
-    gradient: impl FnOnce() -> candle_core::Result<Tensor>,
+    gradient: impl FnOnce() -> Result<Tensor>,
 ) -> Result<()> {
     match weight.place {
         Some(place) => sink(place, gradient()?),
@@ -51,6 +52,9 @@ pub(super) fn give(
 }
 
 /// Sums over rows in f32, `[rows, width]` to `[width]`: a sum in half precision would lose most of its terms.
-pub(super) fn column_sums(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.to_dtype(DType::F32)?.sum(0)
+pub(super) fn column_sums(x: &Tensor) -> Result<Tensor> {
+    match Kernels::of(x, x.dim(D::Minus1)?) {
+        Some(kernels) => kernels.column_sums(x, None),
+        None => Ok(x.to_dtype(DType::F32)?.sum(0)?),
+    }
 }

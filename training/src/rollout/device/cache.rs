@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 
 use crate::Result;
+use crate::compute::kernels::Kernels;
 use crate::model::Layered;
-use crate::model::layered::Heads;
+use crate::model::layered::{CausalAttention, Heads};
 
 /// The caches of all layers.
 pub(super) struct Caches {
@@ -35,6 +36,28 @@ impl Caches {
             }
         }
         Ok(())
+    }
+
+    /// The kernels for one new token a sequence, where there are some for the caches' format and shape.
+    pub(super) fn kernels(&self, attention: &CausalAttention) -> Option<Kernels> {
+        let fits = matches!(self.head_dim, 32 | 64 | 128) && attention.group() <= 8;
+        let (keys, _) = self.layers.first().filter(|_| fits)?;
+        Kernels::in_half(keys, self.head_dim)
+    }
+
+    /// Stores one token of each of the first slots at `positions` `[sequences]` and attends to all up to it: the queries'
+    /// shape and format.
+    pub(super) fn attend(
+        &self,
+        kernels: &Kernels,
+        layer: usize,
+        heads: &Heads,
+        positions: &Tensor,
+        scale: f64,
+    ) -> Result<Tensor> {
+        let (keys, values) = &self.layers[layer];
+        kernels.store_tokens((&heads.k, &heads.v), (keys, values), positions, heads.q.dim(1)? / self.kv_heads)?;
+        kernels.decode_attention(&heads.q, (keys, values), positions, scale)
     }
 
     /// Where the next token of each of the first slots goes, for [`Caches::append`]; `positions` is `[sequences]`.

@@ -11,6 +11,7 @@ use super::super::SamplingParams;
 use super::super::draw::{Drawn, draw};
 use super::super::response::Response;
 use crate::Result;
+use crate::compute::kernels::Kernels;
 
 /// Ids in one piece of the vocabulary.
 const PIECE: usize = 128;
@@ -30,7 +31,10 @@ pub(super) fn draw_rows(
         rows.into_iter().zip(&mut *responses).map(|(mut row, of)| draw(&mut row, params, &mut of.rng)).collect()
     } else {
         let uniform = responses.iter_mut().map(|response| response.rng.random::<f32>()).collect();
-        by_inversion(&(logits / params.temperature)?, uniform)?
+        match Kernels::of(logits, 8) {
+            Some(kernels) => on_device(&kernels, logits, uniform, params.temperature)?,
+            None => by_inversion(&(logits / params.temperature)?, uniform)?,
+        }
     };
     for (response, drawn) in responses.iter_mut().zip(drawn) {
         response.push(drawn, end_of_sequence);
@@ -46,6 +50,14 @@ fn most_likely(logits: &Tensor) -> Result<Vec<Drawn>> {
     let log_sums = logits.broadcast_sub(&largest)?.exp()?.sum(D::Minus1)?.log()?;
     let rows = ids.to_vec1::<u32>()?.into_iter().zip(log_sums.to_vec1::<f32>()?);
     Ok(rows.map(|(id, log_sum)| Drawn { id, logprob: -log_sum }).collect())
+}
+
+/// One draw a row for the given uniform numbers, wholly on the device.
+fn on_device(kernels: &Kernels, logits: &Tensor, uniform: Vec<f32>, temperature: f64) -> Result<Vec<Drawn>> {
+    let uniform = Tensor::new(uniform, logits.device())?;
+    let (ids, logprobs) = kernels.draw_rows(logits, &uniform, temperature.recip())?;
+    let rows = ids.to_vec1::<u32>()?.into_iter().zip(logprobs.to_vec1::<f32>()?);
+    Ok(rows.map(|(id, logprob)| Drawn { id, logprob }).collect())
 }
 
 /// One draw a row for the given uniform numbers.
