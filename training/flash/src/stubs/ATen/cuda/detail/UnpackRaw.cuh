@@ -1,0 +1,4 @@
+// In place of PyTorch's.
+#pragma once
+
+#include <ATen/cuda/CUDAGeneratorImpl.h>
