@@ -6,8 +6,12 @@
 
 #[cfg(not(feature = "cuda"))]
 mod absent;
+#[cfg(feature = "flash")]
+mod flash;
 #[cfg(feature = "cuda")]
 mod launch;
+#[cfg(all(feature = "cuda", not(feature = "flash")))]
+mod no_flash;
 #[cfg(feature = "cuda")]
 mod product;
 #[cfg(feature = "cuda")]

@@ -27,6 +27,10 @@ impl Kernels {
         None
     }
 
+    pub(crate) fn attending(_: &Tensor, _: usize) -> Option<Self> {
+        None
+    }
+
     pub(crate) fn in_half(_: &Tensor, _: usize) -> Option<Self> {
         None
     }
@@ -47,5 +51,7 @@ absent! {
     draw_rows(&Tensor, &Tensor, f64) -> (Tensor, Tensor);
     adamw(&Tensor, Option<&Tensor>, (&Tensor, &Tensor), &Tensor, AdamWFactors) -> ();
     store_tokens((&Tensor, &Tensor), (&Tensor, &Tensor), &Tensor, usize) -> ();
+    attention((&Tensor, &Tensor, &Tensor), &[usize], f64) -> (Tensor, Tensor);
+    attention_backward((&Tensor, &Tensor, &Tensor), (&Tensor, &Tensor), &Tensor, &[usize], f64) -> (Tensor, Tensor, Tensor);
     decode_attention(&Tensor, (&Tensor, &Tensor), &Tensor, f64) -> Tensor;
 }

@@ -165,6 +165,20 @@ __device__ void gated_backward(const T *gate, const T *up, const T *dy, T *d_gat
     put_eight(d_up, at, of_up);
 }
 
+// Sums over the `group` heads that share a key head; a thread takes 8 values of the sum, of `runs` in a head.
+template <class T> __device__ void sum_groups(const T *x, T *y, long long eights, int runs, int group) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= eights) return;
+    long long head = at / runs, run = at % runs;
+    float sum[8] = {};
+    for (int member = 0; member < group; member++) {
+        Eight<T> values = eight(x, (head * group + member) * runs + run);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum[i] += wide(values.of[i]);
+    }
+    put_eight(y, at, sum);
+}
+
 #define KERNELS(NAME, T)                                                                                               \
     extern "C" __global__ void rms_norm_##NAME(const T *x, const float *w, T *y, int width, float epsilon) {           \
         rms_norm(x, w, y, width, epsilon);                                                                             \
@@ -183,6 +197,9 @@ __device__ void gated_backward(const T *gate, const T *up, const T *dy, T *d_gat
     extern "C" __global__ void rotary_##NAME(const T *x, const float *cos, const float *sin, T *y, long long items,    \
                                              int heads, int half, float sign) {                                        \
         rotary(x, cos, sin, y, items, heads, half, sign);                                                              \
+    }                                                                                                                  \
+    extern "C" __global__ void sum_groups_##NAME(const T *x, T *y, long long eights, int runs, int group) {            \
+        sum_groups(x, y, eights, runs, group);                                                                         \
     }                                                                                                                  \
     extern "C" __global__ void gated_##NAME(const T *gate, const T *up, T *y, long long eights) {                      \
         gated(gate, up, y, eights);                                                                                    \

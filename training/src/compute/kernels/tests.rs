@@ -319,3 +319,57 @@ fn attention_of_new_tokens() {
         near(&kernels.decode_attention(&q, (&keys, &values), &on_device, 0.1).unwrap(), &expected, 4e-3);
     }
 }
+
+#[test]
+#[cfg(feature = "flash")]
+fn attention_of_whole_sequences() {
+    let Some(device) = gpu() else { return };
+    let offsets = [0, 300, 301, 301, 700];
+    let tokens = 700;
+    for (head_dim, kv_heads, group) in [(128, 2, 6), (64, 1, 7), (64, 3, 1)] {
+        let heads = kv_heads * group;
+        let of = |heads, seed| tensor(&[tokens, heads, head_dim], seed, DType::BF16, &device);
+        let ((q, of_q), (k, of_k), (v, of_v), (d_out, of_d)) =
+            (of(heads, 1), of(kv_heads, 2), of(kv_heads, 3), of(heads, 4));
+        let scale = 0.07;
+        let (mut out, mut dq, mut dk, mut dv) =
+            (vec![0.0; of_q.len()], vec![0.0; of_q.len()], vec![0.0; of_k.len()], vec![0.0; of_k.len()]);
+        for pair in offsets.windows(2) {
+            for head in 0..heads {
+                let query = |token: usize| (token * heads + head) * head_dim;
+                let key = |token: usize| (token * kv_heads + head / group) * head_dim;
+                let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                for i in pair[0]..pair[1] {
+                    let row = |all: &[f64], at: usize| all[at..at + head_dim].to_vec();
+                    let (q_i, d_i) = (row(&of_q, query(i)), row(&of_d, query(i)));
+                    let weights: Vec<f64> =
+                        (pair[0]..=i).map(|j| (dot(&q_i, &of_k[key(j)..key(j) + head_dim]) * scale).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for (j, weight) in (pair[0]..=i).zip(&weights) {
+                        for x in 0..head_dim {
+                            out[query(i) + x] += weight / sum * of_v[key(j) + x];
+                        }
+                    }
+                    let along = dot(&d_i, &out[query(i)..query(i) + head_dim]);
+                    for (j, weight) in (pair[0]..=i).zip(&weights) {
+                        let p = weight / sum;
+                        let ds = p * (dot(&d_i, &of_v[key(j)..key(j) + head_dim]) - along) * scale;
+                        for x in 0..head_dim {
+                            dv[key(j) + x] += p * d_i[x];
+                            dq[query(i) + x] += ds * of_k[key(j) + x];
+                            dk[key(j) + x] += ds * q_i[x];
+                        }
+                    }
+                }
+            }
+        }
+        let kernels = Kernels::attending(&q, head_dim).unwrap();
+        let (found, log_sums) = kernels.attention((&q, &k, &v), &offsets, scale).unwrap();
+        near(&found, &out, 5e-3);
+        let (of_queries, of_keys, of_values) =
+            kernels.attention_backward((&q, &k, &v), (&found, &log_sums), &d_out, &offsets, scale).unwrap();
+        near(&of_queries, &dq, 1e-2);
+        near(&of_keys, &dk, 1e-2);
+        near(&of_values, &dv, 1e-2);
+    }
+}

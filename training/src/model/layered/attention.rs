@@ -1,6 +1,7 @@
-//! Causal grouped-query attention over packed sequences from tensor operations, forward and backward.
+//! Causal grouped-query attention over packed sequences, forward and backward: FlashAttention's kernels where a build and
+//! a GPU have them, tensor operations everywhere else.
 //!
-//! Queries are taken in blocks; a block's scores are worked out against all keys before it and against its own, in f32,
+//! In tensor operations, queries are taken in blocks; a block's scores are worked out against all keys before it and against its own, in f32,
 //! and forgotten. The backward pass works them out again from the log-sums that the forward pass kept, so memory grows
 //! with the number of tokens, never with its square. Query heads of a group are stacked as rows over their one key head,
 //! which saves repeating keys and sums their gradients in the product itself.
@@ -8,6 +9,7 @@
 use candle_core::{D, DType, Tensor};
 
 use crate::Result;
+use crate::compute::kernels::Kernels;
 use crate::model::ops::HeadShape;
 
 /// Most scores (of all heads) that exist at a time, in the default of [`CausalAttention`].
@@ -33,7 +35,8 @@ pub(crate) struct CausalAttention {
 pub(crate) struct Attended {
     /// `[tokens, heads, head_dim]`, in the format of the queries.
     pub(crate) output: Tensor,
-    /// log Σ exp of the scores of every block of every sequence, `[kv_heads, queries of the group, 1]`.
+    /// log Σ exp of the scores of every block of every sequence, `[kv_heads, queries of the group, 1]`; of kernels all
+    /// in one, as they want it.
     log_sums: Vec<Tensor>,
 }
 
@@ -65,6 +68,11 @@ impl CausalAttention {
         Self { keeps_format: true, ..self }
     }
 
+    /// The kernels for heads that were left in their format.
+    fn kernels(&self, q: &Tensor) -> Option<Kernels> {
+        if self.keeps_format { Kernels::attending(q, self.shape.head_dim) } else { None }
+    }
+
     /// The format of heads that are projected in `of`.
     pub(crate) fn format(&self, of: DType) -> DType {
         if self.keeps_format { of } else { DType::F32 }
@@ -80,6 +88,10 @@ impl CausalAttention {
     /// `q` `[tokens, heads, head_dim]`, `k` and `v` `[tokens, kv_heads, head_dim]`, f32 with positions already turned in;
     /// sequence `i` takes rows `offsets[i]..offsets[i + 1]`.
     pub(crate) fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor, offsets: &[usize]) -> Result<Attended> {
+        if let Some(kernels) = self.kernels(q) {
+            let (output, log_sums) = kernels.attention((q, k, v), offsets, self.scale())?;
+            return Ok(Attended { output, log_sums: vec![log_sums] });
+        }
         let (mut outputs, mut log_sums) = (Vec::new(), Vec::new());
         for (start, length) in sequences(offsets) {
             let (q, k, v) =
@@ -101,6 +113,10 @@ impl CausalAttention {
         d_output: &Tensor,
         offsets: &[usize],
     ) -> Result<(Tensor, Tensor, Tensor)> {
+        if let (Some(kernels), [log_sums]) = (self.kernels(q), attended.log_sums.as_slice()) {
+            let kept = (&attended.output, log_sums);
+            return kernels.attention_backward((q, k, v), kept, d_output, offsets, self.scale());
+        }
         // Softmax backward needs Σ p dp of every query, which is output · d_output.
         let along = (&attended.output * d_output)?.sum_keepdim(D::Minus1)?;
         let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());

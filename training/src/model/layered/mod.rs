@@ -123,7 +123,11 @@ impl Layered {
     }
 
     pub(crate) fn attention(&self) -> CausalAttention {
-        CausalAttention::new(self.config.head_shape())
+        let attention = CausalAttention::new(self.config.head_shape());
+        match Kernels::attending(&self.embedding.tensor, self.config.head_dim) {
+            Some(_) => attention.keeping_format(),
+            None => attention,
+        }
     }
 
     pub(crate) fn turns(&self, positions: &[u32]) -> Result<Turns> {
