@@ -35,7 +35,8 @@ impl DeviceName {
                 "`{self}` is not in this build: build it with `--features train-cuda`, or take the device `cpu`"
             ))),
             Self::Cuda(number) => {
-                let device = Device::new_cuda(number).map_err(|error| Error::config(refused(self, &error)))?;
+                let device =
+                    Device::new_cuda_with_stream(number).map_err(|error| Error::config(refused(self, &error)))?;
                 // Products of bf16 values are exact in the reduced format of f32 products, so nothing is lost where
                 // weights are bf16; with f32 weights every product stays in full.
                 candle_core::cuda::set_gemm_reduced_precision_f32(precision == Precision::Bf16);

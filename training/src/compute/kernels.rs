@@ -15,14 +15,18 @@ mod no_flash;
 #[cfg(feature = "cuda")]
 mod product;
 #[cfg(feature = "cuda")]
+mod record;
+#[cfg(feature = "cuda")]
 mod rows;
 #[cfg(all(test, feature = "cuda"))]
 mod tests;
 
 #[cfg(not(feature = "cuda"))]
-pub(crate) use absent::Kernels;
+pub(crate) use absent::{Kernels, Recording};
 #[cfg(feature = "cuda")]
 pub(crate) use launch::Kernels;
+#[cfg(feature = "cuda")]
+pub(crate) use record::Recording;
 
 use candle_core::Tensor;
 

@@ -5,6 +5,7 @@
 
 mod cache;
 mod draw;
+mod replay;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use candle_core::{D, DType, Tensor};
 
 use self::cache::Caches;
 use self::draw::draw_rows;
+use self::replay::Replay;
 use super::response::{Response, check};
 use super::{Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
 use crate::model::layered::{CausalAttention, Heads};
@@ -57,12 +59,16 @@ struct Decoding {
     /// The output layer in f32.
     head: Tensor,
     caches: Caches,
+    /// Steps through kernels; none where they are made of tensor operations.
+    replay: Option<Replay>,
 }
 
 impl Decoding {
     /// Room for `slots` sequences of up to `capacity` tokens.
     fn new(model: &Layered, slots: usize, capacity: usize) -> Result<Self> {
-        Ok(Self { model: model.settled()?, head: model.wide_head()?, caches: Caches::new(model, slots, capacity)? })
+        let caches = Caches::new(model, slots, capacity)?;
+        let replay = Replay::new(model, &caches, slots)?;
+        Ok(Self { model: model.settled()?, head: model.wide_head()?, caches, replay })
     }
 
     /// Runs the prompts of the sequences from slot `first` on and stores their keys and values; returns the logits after
@@ -109,22 +115,16 @@ impl Decoding {
     }
 
     /// Runs the last token of every sequence; returns the logits after it, `[sequences, vocabulary]`.
-    fn step(&self, active: &[Response]) -> Result<Tensor> {
+    fn step(&mut self, active: &[Response]) -> Result<Tensor> {
         let ids: Vec<u32> = active.iter().flat_map(Response::pending).copied().collect();
         let positions: Vec<u32> = active.iter().map(|response| response.length() as u32 - 1).collect();
+        if let Some(replay) = &mut self.replay {
+            return replay.step(&self.model, &self.caches, ids, positions);
+        }
         let window = positions.iter().max().map_or(0, |&last| last as usize + 1);
         let (attention, turns) = (self.model.attention(), self.model.turns(&positions)?);
         let positions = Tensor::new(positions, self.model.device())?;
         let mut x = self.model.embed(&ids)?;
-        if let Some(kernels) = self.caches.kernels(&attention) {
-            let attention = attention.keeping_format();
-            for (layer, block) in self.model.blocks().iter().enumerate() {
-                let heads = block.project(&x, &attention, &turns)?;
-                let attended = self.caches.attend(&kernels, layer, &heads, &positions, attention.scale())?;
-                x = block.finish(&x, &attended)?;
-            }
-            return self.model.logits(&x, &self.head);
-        }
         let place = self.caches.place(&positions)?;
         let mask = mask(&positions, window)?;
         for (layer, block) in self.model.blocks().iter().enumerate() {
@@ -173,7 +173,7 @@ impl Sampler for DeviceSampler {
         }
         let capacity = requests.iter().map(|request| request.prompt.len() + params.max_new_tokens).max().unwrap_or(0);
         let slots = self.concurrent_sequences.min(requests.len());
-        let decoding = Decoding::new(&self.model, slots, capacity.min(config.max_position_embeddings))?;
+        let mut decoding = Decoding::new(&self.model, slots, capacity.min(config.max_position_embeddings))?;
         let mut waiting: VecDeque<_> = requests.iter().enumerate().collect();
         let mut active: Vec<Response> = Vec::new();
         let mut results: Vec<Option<Rollout>> = requests.iter().map(|_| None).collect();

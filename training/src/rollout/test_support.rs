@@ -14,6 +14,10 @@ pub(super) const END: u32 = 3;
 pub(super) const PARAMS: SamplingParams = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 90 };
 
 pub(super) fn model() -> Pretrained {
+    model_with_heads_of(6)
+}
+
+pub(super) fn model_with_heads_of(head_dim: usize) -> Pretrained {
     let config = ModelConfig {
         vocab_size: 37,
         hidden_size: 24,
@@ -21,7 +25,7 @@ pub(super) fn model() -> Pretrained {
         num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
-        head_dim: 6,
+        head_dim,
         max_position_embeddings: 160,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,

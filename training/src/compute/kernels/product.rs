@@ -20,6 +20,11 @@ impl Kernels {
         Ok(y)
     }
 
+    /// Writes `a b` over `y`.
+    pub(crate) fn product_into(&self, y: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+        self.multiply(y, a, b, 1.0, 0.0)
+    }
+
     /// Adds `a b` to `y` in its place; nothing else may hold `y`'s storage.
     pub(crate) fn add_product(&self, y: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
         self.multiply(y, a, b, 1.0, 1.0)

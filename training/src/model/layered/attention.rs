@@ -316,7 +316,7 @@ mod tests {
         let tokens = qkv.dim(0).unwrap();
         let rotary = RotaryTables::new(&Rotary::new(8, 256, 10_000.0), &Device::Cpu).unwrap();
         let positions: Vec<u32> = offsets.windows(2).flat_map(|pair| 0..(pair[1] - pair[0]) as u32).collect();
-        let turns = rotary.at(&positions).unwrap();
+        let turns = rotary.at(&Tensor::new(positions, &Device::Cpu).unwrap()).unwrap();
         let part = |first: usize, heads: usize| {
             qkv.narrow(1, first * 8, heads * 8).unwrap().reshape((tokens, heads, 8)).unwrap()
         };

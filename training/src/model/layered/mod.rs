@@ -131,6 +131,11 @@ impl Layered {
     }
 
     pub(crate) fn turns(&self, positions: &[u32]) -> Result<Turns> {
+        self.turns_at(&Tensor::new(positions, self.device())?)
+    }
+
+    /// The same for positions on the device, u32 `[tokens]`.
+    pub(crate) fn turns_at(&self, positions: &Tensor) -> Result<Turns> {
         self.rotary.at(positions)
     }
 
@@ -149,7 +154,12 @@ impl Layered {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             return Err(Error::config(format!("token id {id} outside the vocabulary of {}", self.config.vocab_size)));
         }
-        Ok(self.embedding.tensor.index_select(&Tensor::new(ids, self.device())?, 0)?)
+        self.embed_at(&Tensor::new(ids, self.device())?)
+    }
+
+    /// The same for ids of the vocabulary on the device, u32 `[ids]`.
+    pub(crate) fn embed_at(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(self.embedding.tensor.index_select(ids, 0)?)
     }
 
     /// The output layer in a format whose logits are f32, for [`Layered::logits`]: rounding logits to half precision would
@@ -168,6 +178,11 @@ impl Layered {
             Some(kernels) => kernels.product(&h, &wide_head.t()?, 1.0, DType::F32),
             None => Ok(h.to_dtype(DType::F32)?.matmul(&wide_head.t()?)?),
         }
+    }
+
+    /// The logits of bf16 hidden states into f32 `logits` `[rows, vocabulary]`.
+    pub(crate) fn logits_into(&self, kernels: &Kernels, x: &Tensor, logits: &Tensor) -> Result<()> {
+        kernels.product_into(logits, &self.final_norm.forward(x)?, &self.head.tensor.t()?)
     }
 
     /// Log-probabilities and entropy of `targets`, without gradients.

@@ -123,10 +123,9 @@ impl RotaryTables {
         Ok(Self { cos, sin })
     }
 
-    /// The turns of tokens at `positions`.
-    pub(crate) fn at(&self, positions: &[u32]) -> Result<Turns> {
-        let positions = Tensor::new(positions, self.cos.device())?;
-        let pick = |table: &Tensor| table.index_select(&positions, 0)?.unsqueeze(1);
+    /// The turns of tokens at `positions`, u32 `[tokens]`.
+    pub(crate) fn at(&self, positions: &Tensor) -> Result<Turns> {
+        let pick = |table: &Tensor| table.index_select(positions, 0)?.unsqueeze(1);
         Ok(Turns { cos: pick(&self.cos)?, sin: pick(&self.sin)? })
     }
 }
@@ -210,7 +209,8 @@ mod tests {
     #[test]
     fn a_turn_and_back_is_none() {
         let rotary = Rotary::new(8, 64, 10_000.0);
-        let turns = RotaryTables::new(&rotary, &Device::Cpu).unwrap().at(&[0, 3, 63, 7]).unwrap();
+        let positions = Tensor::new(&[0u32, 3, 63, 7], &Device::Cpu).unwrap();
+        let turns = RotaryTables::new(&rotary, &Device::Cpu).unwrap().at(&positions).unwrap();
         let x = wave(&[4, 3, 8], 0.0);
         let turned = turns.apply(&x).unwrap();
         near(&turns.back(&turned).unwrap(), &x, 1e-6);

@@ -1,5 +1,7 @@
 use candle_core::Device;
 
+#[cfg(feature = "cuda")]
+use super::super::test_support::model_with_heads_of;
 use super::super::test_support::{END, PARAMS, model, requests};
 use super::super::{CpuSampler, FinishReason};
 use super::*;
@@ -96,4 +98,41 @@ fn limits_are_kept_and_a_stop_is_obeyed() {
     assert!(sampler.generate(&[empty], &PARAMS, &mut |_| true).is_err());
     assert!(sampler.generate(&[], &PARAMS, &mut |_| true).unwrap().is_empty());
     assert!(DeviceSampler::new(model().layered().unwrap(), &[], 0).is_err());
+}
+
+#[test]
+#[cfg(feature = "cuda")]
+fn recorded_steps_are_the_steps() {
+    use crate::compute::{DeviceName, Precision};
+
+    let Ok(device) = DeviceName::Cuda(0).open(Precision::Bf16) else {
+        println!("skipped: no GPU here");
+        return;
+    };
+    let model = model_with_heads_of(64).to(DType::BF16, &device).unwrap().layered().unwrap();
+    let prompts: Vec<Arc<[u32]>> = requests(13).into_iter().map(|request| request.prompt).collect();
+    let slots = prompts.len();
+    let run = |recorded: bool| {
+        let mut decoding = Decoding::new(&model, slots, 128).unwrap();
+        if !recorded {
+            decoding.replay.as_mut().unwrap().forget();
+        }
+        let packed: Vec<(&Arc<[u32]>, Vec<usize>)> =
+            prompts.iter().enumerate().map(|(slot, prompt)| (prompt, vec![slot])).collect();
+        decoding.prefill_run(&packed).unwrap();
+        // Sequences leave one after another, so that several numbers of rows come up, each more than once.
+        let mut found = Vec::new();
+        for step in 0..40usize {
+            let active = slots - step / 4;
+            let ids: Vec<u32> = (0..active).map(|slot| ((step * 5 + slot * 3) % 20) as u32).collect();
+            let positions: Vec<u32> = (0..active).map(|slot| (prompts[slot].len() + step) as u32).collect();
+            let replay = decoding.replay.as_mut().unwrap();
+            let logits = replay.step(&decoding.model, &decoding.caches, ids, positions).unwrap();
+            found.push(logits.to_vec2::<f32>().unwrap());
+        }
+        (found, decoding.replay.unwrap().recorded())
+    };
+    let ((one, (played, failed)), (other, _)) = (run(true), run(false));
+    assert_eq!((played, failed), (2, 0), "rows for 13 to 9 and for 8 to 4 sequences");
+    assert_eq!(one, other);
 }
