@@ -4,6 +4,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, D, DType, Storage, Tensor, Var};
 use rayon::prelude::*;
 
+use crate::compute::kernels::Kernels;
 use crate::{Error, Result};
 
 /// Elements that one partial sum covers. Fixed, so that the norm's bits do not depend on the number of threads.
@@ -117,6 +118,9 @@ enum Sum {
 }
 
 fn sum_of_squares(gradient: &Tensor) -> Result<Sum> {
+    if let Some(kernels) = Kernels::of(gradient, gradient.elem_count()) {
+        return Ok(Sum::OnDevice(kernels.sum_of_squares(gradient)?));
+    }
     let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
     {
         let (storage, layout) = gradient.storage_and_layout();

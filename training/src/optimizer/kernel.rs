@@ -109,7 +109,9 @@ impl State {
 
     /// One AdamW update of `parameter`.
     pub(super) fn update(&mut self, parameter: &Var, gradient: &Tensor, factors: &Factors) -> Result<()> {
-        if let (Self::Tensors { m, v, master }, Some(kernels)) = (&*self, Kernels::of(parameter, 8)) {
+        if let (Self::Tensors { m, v, master }, Some(kernels)) =
+            (&*self, Kernels::of(parameter, parameter.elem_count()))
+        {
             return kernels.adamw(parameter, master.as_ref(), (m, v), &gradient.contiguous()?, factors.narrow());
         }
         let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;

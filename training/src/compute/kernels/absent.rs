@@ -64,6 +64,7 @@ absent! {
     score_rows_backward(&Tensor, &Tensor, &Tensor, &Tensor, f64) -> Tensor;
     draw_rows(&Tensor, &Tensor, f64) -> (Tensor, Tensor);
     adamw(&Tensor, Option<&Tensor>, (&Tensor, &Tensor), &Tensor, AdamWFactors) -> ();
+    sum_of_squares(&Tensor) -> Tensor;
     store_tokens((&Tensor, &Tensor), (&Tensor, &Tensor), &Tensor, usize) -> ();
     attention((&Tensor, &Tensor, &Tensor), &[usize], f64) -> (Tensor, Tensor);
     attention_backward((&Tensor, &Tensor, &Tensor), (&Tensor, &Tensor), &Tensor, &[usize], f64) -> (Tensor, Tensor, Tensor);

@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// Threads that share one row of logits.
 const LOGIT_THREADS: u32 = 1024;
 
+/// Most blocks of a sum of squares, each of which leaves one number.
+const SQUARE_BLOCKS: usize = 1024;
+
 /// Rows whose sum one block takes.
 const RUN: usize = 128;
 
@@ -214,13 +217,25 @@ impl Kernels {
         };
         let arguments = [
             &[pointer(parameter)?, master, of_width(m, count)?, of_width(v, count)?, pointer(gradient)?][..],
-            &[Long(count as i64)],
+            &[Long(count as i64 / 8)],
             &[clip, beta1, rest1, beta2, rest2, keep, step, root, eps].map(Float),
         ]
         .concat();
         let name = variant(&variant("adamw", parameter.dtype())?, gradient.dtype())?;
-        // SAFETY: the kernel's arguments, all of `count` values; it checks its item.
-        unsafe { self.start(Source::Tensors, &name, Grid::of_items(count), &arguments) }
+        // SAFETY: the kernel's arguments, all of `count` values; it checks its item, of which there is one for 8 values.
+        unsafe { self.start(Source::Tensors, &name, Grid::of_items(count / 8), &arguments) }
+    }
+
+    /// The sum of squares of all values, a scalar in f32.
+    pub(crate) fn sum_of_squares(&self, x: &Tensor) -> Result<Tensor> {
+        let eights = x.elem_count() / 8;
+        let blocks = eights.div_ceil(THREADS as usize).clamp(1, SQUARE_BLOCKS);
+        let sums = self.room(blocks, DType::F32)?;
+        let arguments = [pointer(x)?, pointer(&sums)?, Long(eights as i64)];
+        let grid = Grid::of_rows(blocks, THREADS);
+        // SAFETY: the kernel's arguments; one sum a block, and it checks its items against `eights`.
+        unsafe { self.start(Source::Tensors, &variant("squares", x.dtype())?, grid, &arguments)? };
+        Ok(sums.sum_all()?)
     }
 
     /// Puts one new token a sequence, `k` and `v` `[sequences, kv_heads, head_dim]`, at `positions` (u32) of the caches

@@ -179,6 +179,19 @@ template <class T> __device__ void sum_groups(const T *x, T *y, long long eights
     put_eight(y, at, sum);
 }
 
+// The sum of squares of the values that a block goes through, one sum a block.
+template <class T> __device__ void squares(const T *x, float *sums, long long eights) {
+    float sum = 0.f;
+    for (long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x; at < eights;
+         at += (long long)gridDim.x * blockDim.x) {
+        Eight<T> values = eight(x, at);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum += wide(values.of[i]) * wide(values.of[i]);
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
 #define KERNELS(NAME, T)                                                                                               \
     extern "C" __global__ void rms_norm_##NAME(const T *x, const float *w, T *y, int width, float epsilon) {           \
         rms_norm(x, w, y, width, epsilon);                                                                             \
@@ -201,6 +214,7 @@ template <class T> __device__ void sum_groups(const T *x, T *y, long long eights
     extern "C" __global__ void sum_groups_##NAME(const T *x, T *y, long long eights, int runs, int group) {            \
         sum_groups(x, y, eights, runs, group);                                                                         \
     }                                                                                                                  \
+    extern "C" __global__ void squares_##NAME(const T *x, float *sums, long long eights) { squares(x, sums, eights); } \
     extern "C" __global__ void gated_##NAME(const T *gate, const T *up, T *y, long long eights) {                      \
         gated(gate, up, y, eights);                                                                                    \
     }                                                                                                                  \
@@ -215,26 +229,41 @@ KERNELS(f32, float)
 // One AdamW update; `master` is the parameter in f32 where it is kept in half precision. The roundings are those of the
 // CPU's fused pass, in its order.
 template <class T, class G>
-__device__ void adamw(T *parameter, float *master, float *m, float *v, const G *gradient, long long count, float clip,
+__device__ void adamw(T *parameter, float *master, float *m, float *v, const G *gradient, long long eights, float clip,
                       float beta1, float rest1, float beta2, float rest2, float keep, float step, float root,
                       float eps) {
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= count) return;
-    float g = wide(gradient[at]) * clip;
-    float first = m[at] * beta1 + g * rest1, second = v[at] * beta2 + g * g * rest2;
-    m[at] = first;
-    v[at] = second;
-    float now = master == nullptr ? wide(parameter[at]) : master[at];
-    now = now * keep - first / (sqrtf(second) * root + eps) * step;
-    if (master != nullptr) master[at] = now;
-    put(parameter[at], now);
+    if (at >= eights) return;
+    Eight<G> of_gradient = eight(gradient, at);
+    Eight<float> of_m = eight(m, at), of_v = eight(v, at);
+    float now[8];
+    if (master == nullptr) {
+        Eight<T> of_parameter = eight(parameter, at);
+#pragma unroll
+        for (int i = 0; i < 8; i++) now[i] = wide(of_parameter.of[i]);
+    } else {
+        Eight<float> of_master = eight(master, at);
+#pragma unroll
+        for (int i = 0; i < 8; i++) now[i] = of_master.of[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        float g = wide(of_gradient.of[i]) * clip;
+        of_m.of[i] = of_m.of[i] * beta1 + g * rest1;
+        of_v.of[i] = of_v.of[i] * beta2 + g * g * rest2;
+        now[i] = now[i] * keep - of_m.of[i] / (sqrtf(of_v.of[i]) * root + eps) * step;
+    }
+    put_eight(m, at, of_m.of);
+    put_eight(v, at, of_v.of);
+    if (master != nullptr) put_eight(master, at, now);
+    put_eight(parameter, at, now);
 }
 
 #define ADAMW(NAME, T, G)                                                                                              \
     extern "C" __global__ void adamw_##NAME(T *parameter, float *master, float *m, float *v, const G *gradient,        \
-                                            long long count, float clip, float beta1, float rest1, float beta2,        \
+                                            long long eights, float clip, float beta1, float rest1, float beta2,        \
                                             float rest2, float keep, float step, float root, float eps) {              \
-        adamw(parameter, master, m, v, gradient, count, clip, beta1, rest1, beta2, rest2, keep, step, root, eps);      \
+        adamw(parameter, master, m, v, gradient, eights, clip, beta1, rest1, beta2, rest2, keep, step, root, eps);      \
     }
 
 ADAMW(bf16_bf16, bf16, bf16)

@@ -106,6 +106,8 @@ fn sums_and_biases() {
         let ((y, of_y), (bias, b)) = (tensor(&[rows, width], 1, dtype, &device), tensor(&[width], 2, dtype, &device));
         let sums: Vec<f64> = (0..width).map(|i| (0..rows).map(|row| of_y[row * width + i]).sum()).collect();
         let kernels = Kernels::of(&y, width).unwrap();
+        let squares: f64 = of_y.iter().map(|y| y * y).sum();
+        near(&kernels.sum_of_squares(&y).unwrap(), &[squares], 1e-6);
         near(&kernels.column_sums(&y, None).unwrap(), &sums, 1e-5);
         kernels.add_bias(&y, &bias).unwrap();
         let sum: Vec<f64> = of_y.iter().enumerate().map(|(at, y)| y + b[at % width]).collect();
@@ -252,10 +254,10 @@ fn updates() {
     let wide = f64::from;
     for (dtype, tolerance) in FORMATS {
         for of_gradient in [DType::F32, DType::BF16] {
-            let (parameter, p) = tensor(&[1003], 1, dtype, &device);
-            let (gradient, g) = tensor(&[1003], 2, of_gradient, &device);
+            let (parameter, p) = tensor(&[1008], 1, dtype, &device);
+            let (gradient, g) = tensor(&[1008], 2, of_gradient, &device);
             let ((m, of_m), (v, _)) =
-                (tensor(&[1003], 3, DType::F32, &device), tensor(&[1003], 4, DType::F32, &device));
+                (tensor(&[1008], 3, DType::F32, &device), tensor(&[1008], 4, DType::F32, &device));
             let v = v.sqr().unwrap();
             let of_v = read(&v);
             let master = (dtype == DType::BF16).then(|| parameter.to_dtype(DType::F32).unwrap());
