@@ -2,23 +2,34 @@
 # Every check and measurement that needs a GPU, in one call of less than ten minutes; prints tables in Markdown.
 #
 #   eval "$(scripts/cuda-home ~/cuda-13.0)"   # where the CUDA toolkit is not installed
-#   scripts/gpu-check.sh build                # on any machine: makes target/gpu/{large,serve}
+#   scripts/gpu-check.sh build                # on any machine: makes target/gpu/{large,unit,serve}
 #   scripts/gpu-check.sh run                  # on the machine with the GPU; PYTHON names one with torch and transformers
 #
-# What is measured, and by what: training/examples/large.rs (values and gradients against the CPU, learning, sampling),
-# training/peers/torch_step.py (the same step in PyTorch), `serve train` (the mini recipe on the GPU and on the CPU).
+# GPU_FEATURES=flash before both leaves the engine out, whose kernels take an hour to compile on two cores, and with it
+# what is measured of serving. `run training` and `run serving` do one half.
+#
+# What is measured, and by what: tests of the kernels against loops in f64, training/examples/large.rs (values and gradients
+# against the CPU, learning, sampling), training/peers/torch_step.py (the same step in PyTorch), `serve train` (the mini
+# recipe on the GPU and on the CPU), `serve load-test` on training/peers/random_family.py (serving at real size).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 binaries=${GPU_BINARIES:-target/gpu}
 python=${PYTHON:-python3}
+features=${GPU_FEATURES:-cuda,flash}
 
 build() {
-    cargo build --release --locked -p brevity-training --features cuda --example large
-    cargo build --release --locked -p brevity --no-default-features --features train-cuda
+    cargo build --release --locked -p brevity-training --features flash --example large
+    local unit
+    unit=$(cargo test --release --locked -p brevity-training --features flash --lib --no-run --message-format json |
+        "$python" -c 'import json, sys; print([a for a in map(lambda line: json.loads(line).get("executable"), sys.stdin) if a][-1])')
+    local default=()
+    [[ ,$features, == *,cuda,* ]] || default=(--no-default-features)
+    cargo build --release --locked -p brevity "${default[@]}" --features "$features"
     mkdir -p "$binaries"
     local built=${CARGO_TARGET_DIR:-target}/release
     cp "$built/examples/large" "$built/serve" "$binaries/"
-    strip "$binaries/large" "$binaries/serve"
+    cp "$unit" "$binaries/unit"
+    strip "$binaries"/{large,unit,serve}
 }
 
 # Runs a measurement with a limit of its own, so that one that hangs or fails costs only its row.
@@ -33,21 +44,39 @@ table() {
     "$python" -c '
 import json, sys
 keys = sys.argv[1:]
-print("| " + " | ".join(keys) + " |"); print("|---" * len(keys) + "|")
+print("| " + " | ".join(key.replace("_", " ") for key in keys) + " |"); print("|---" * len(keys) + "|")
 for line in sys.stdin:
     try:
         row = json.loads(line)
     except ValueError:
-        print("| " + (line.strip() or "no result, see the log") + " |" + " |" * (len(keys) - 1)); continue
+        print("| " + (line.strip() or "no result, see the messages") + " |" + " |" * (len(keys) - 1)); continue
     show = lambda value: "–" if value is None else f"{value:,.4g}" if isinstance(value, float) else str(value)
     print("| " + " | ".join(show(row.get(key)) for key in keys) + " |")
 ' "$@"
 }
 
+# The two ceilings that speeds are compared with, as this machine has them.
+ceilings() {
+    "$python" - <<'PYTHON'
+import torch
+def seconds(work, times=20):
+    for _ in range(3): work()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(times): work()
+    end.record(); torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / times
+a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+x, y = (torch.empty(2**31, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+print(f"Ceilings, measured here: {2 * 8192**3 / seconds(lambda: a @ b) / 1e12:.0f} TFLOP/s (product of 8192² matrices in bf16, "
+      f"PyTorch), {2 * x.nbytes / seconds(lambda: y.copy_(x)) / 1e9:,.0f} GB/s (copy of 4 GiB, bytes read and written).")
+PYTHON
+}
+
 mini() {
     local device=$1 out
     out=$(mktemp -d)
-    timeout 200 "$binaries/serve" train --recipe training/recipes/mini.toml --alpha 0.4 --device "$device" \
+    timeout 240 "$binaries/serve" train --recipe training/recipes/mini.toml --alpha 0.4 --device "$device" \
         --set run.steps=20 --out "$out/family" --runs "$out/runs" >>"$log" 2>&1 || true
     find "$out/runs" -name metrics.jsonl -exec cat {} + | "$python" -c '
 import json, sys
@@ -57,22 +86,61 @@ print(json.dumps({"device": sys.argv[1], "steps": len(steps)} | {
     for first in (1, 6, 11, 16) if len(steps) >= first + 4}))' "$device"
 }
 
-run() {
-    log=$(mktemp)
-    # Libraries of a PyTorch built for CUDA 13, where the machine has no toolkit.
-    local wheels
-    wheels=$("$python" -c 'import nvidia.cu13, os; print(os.path.join(list(nvidia.cu13.__path__)[0], "lib"))' 2>/dev/null || true)
-    export LD_LIBRARY_PATH="${wheels:+$wheels:}${LD_LIBRARY_PATH:-}"
-    echo "# GPU results"
+# A family of random weights in one of the two shapes, made when it is asked for first.
+family() {
+    local folder=$families/$1
+    [[ -e $folder/family.toml ]] ||
+        "$python" training/peers/random_family.py --shape "$1" --like models/mini/base --out "$folder" >>"$log" 2>&1
+    echo "$folder"
+}
+
+# Two steps of the 1.5B recipe: 256 responses of 512 tokens, sampled, scored under policy and reference, and learned from.
+# Random weights solve nothing, so all advantages are 0; the work is the same.
+whole_steps() {
+    local out
+    out=$(mktemp -d)
+    "$python" -c '
+import json
+for i in range(64):
+    print(json.dumps({"problem": f"What is {i} + {i + 3}?", "solution": f"It is \\boxed{{{2 * i + 3}}}."}))' >"$out/problems.jsonl"
+    timeout 120 "$binaries/serve" train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml --alpha 0.1 \
+        --device cuda:0 --dtype bf16 --set tuning.mode=lora --set "base=$(family 1.5b)/base" \
+        --set "data.path=$out/problems.jsonl" --set data.limit=64 --set rollout.max_new_tokens=512 \
+        --set optimizer.microbatch_tokens=16384 --set optimizer.warmup_updates=0 --set run.steps=2 \
+        --out "$out/family" --runs "$out/runs" >>"$log" 2>&1 || true
+    find "$out/runs" -name 'timings.jsonl' -exec tail -1 {} + >"$out/timings" 2>>"$log" || true
+    find "$out/runs" -name 'metrics.jsonl' -exec tail -1 {} + >"$out/metrics" 2>>"$log" || true
+    "$python" -c '
+import json, sys
+row = json.load(open(sys.argv[1])) | json.load(open(sys.argv[2]))
+row["logp_difference_mean"] = row["sampling/sampling_logp_difference/mean"]
+row["logp_difference_max"] = row["sampling/sampling_logp_difference/max"]
+print(json.dumps(row))' "$out/timings" "$out/metrics" 2>>"$log" || echo 'no result, see the messages'
+    rm -rf "$out"
+}
+
+training() {
+    local on_cpu
+    on_cpu=$(mktemp)
+    (renice -n 10 $BASHPID >/dev/null; mini cpu >"$on_cpu") &
+    echo '## Kernels against loops in f64'
+    echo '```'
+    timeout 90 "$binaries/unit" kernels::tests recorded_steps --test-threads 1 2>>"$log" | grep '^test' || true
+    echo '```'
     echo
-    echo "$(date -u +%Y-%m-%d), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)," \
-        "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader)"
-    echo
-    echo '## Against the CPU (norm of the difference over the norm)'
+    echo '## The model against the CPU (norm of the difference over the norm; the worst of each kind)'
     echo '```'
     for dtype in f32 bf16; do
         echo "$dtype"
-        timeout 60 "$binaries/large" check device=cuda:0 dtype=$dtype 2>>"$log" || echo "failed: $(tail -1 "$log")"
+        timeout 60 "$binaries/large" check device=cuda:0 dtype=$dtype 2>>"$log" |
+            sort -t: -k1,1 -k2,2 | "$python" -c '
+import re, sys
+worst = {}
+for line in sys.stdin:
+    what, value = line.rsplit(None, 1)
+    kind = re.sub(r" of .*", "", what) if "gradient" in what else what
+    worst[kind.strip()] = max(worst.get(kind.strip(), 0.0), float(value))
+for kind, value in worst.items(): print(f"  {kind:<40}{value:.1e}")' || echo "failed: $(tail -1 "$log")"
     done
     echo '```'
     echo
@@ -80,22 +148,96 @@ run() {
     for case in '1.5b lora 8192' '1.5b lora 16384' '1.5b full 8192' '1.5b full 16384' '7b lora 8192'; do
         read -r shape tuning tokens <<<"$case"
         row 60 "$binaries/large" learn device=cuda:0 dtype=bf16 "shape=$shape" "tuning=$tuning" "tokens=$tokens"
-        for attention in sdpa eager; do
-            row 60 "$python" training/peers/torch_step.py --shape "$shape" --tuning "$tuning" --tokens "$tokens" \
-                --attention $attention
-        done
-    done | table measured attention shape tuning tokens tokens_per_second seconds update_seconds \
-        useful_tflops_without_attention memory_gib error
+        row 60 "$python" training/peers/torch_step.py --shape "$shape" --tuning "$tuning" --tokens "$tokens"
+    done | table measured shape tuning tokens tokens_per_second seconds update_seconds useful_tflops memory_gib error
+    echo
+    row 60 "$python" training/peers/torch_step.py --tokens 8192 --attention eager |
+        table measured attention shape tuning tokens tokens_per_second seconds memory_gib error
+    echo
+    echo 'Sixteen sequences of 2,048 tokens in one micro-batch:'
+    echo
+    row 60 "$binaries/large" learn device=cuda:0 dtype=bf16 shape=1.5b tokens=32768 sequences=16 |
+        table measured shape tuning tokens tokens_per_second seconds update_seconds useful_tflops memory_gib
     echo
     echo '## Sampling, bf16 with an adapter'
-    for case in '1.5b 1' '1.5b 64' '1.5b 256' '7b 64'; do
-        read -r shape sequences <<<"$case"
-        row 60 "$binaries/large" sample device=cuda:0 dtype=bf16 "shape=$shape" "sequences=$sequences" new=128
-    done | table shape sequences tokens_per_second step_seconds prefill_seconds memory_gib
+    for case in '1.5b 1 128' '1.5b 64 128' '1.5b 256 128' '1.5b 256 4096' '7b 64 128' '7b 256 128'; do
+        read -r shape sequences prompt <<<"$case"
+        row 60 "$binaries/large" sample device=cuda:0 dtype=bf16 "shape=$shape" "sequences=$sequences" \
+            "prompt=$prompt" new=128
+    done | table shape sequences prompt tokens_per_second step_seconds gigabytes_per_second prefill_seconds memory_gib
+    echo
+    echo '## A whole step of the 1.5B recipe, LoRA: 256 responses of 512 tokens, prompts of 100'
+    whole_steps | table step_time rollout_time score_time update_time rollout_tokens_per_second \
+        train_tokens_per_second logp_difference_mean logp_difference_max
     echo
     echo '## The mini recipe, mean tokens a response at the steps'
-    { mini cuda:0 && mini cpu; } | table device steps 'tokens 1-5' 'tokens 6-10' 'tokens 11-15' 'tokens 16-20'
+    local on_gpu
+    on_gpu=$(mini cuda:0)
+    wait
+    { echo "$on_gpu" && cat "$on_cpu"; } | table device steps 'tokens 1-5' 'tokens 6-10' 'tokens 11-15' 'tokens 16-20'
     echo
+}
+
+# Serves a family of random weights and asks it at several concurrencies, all tiers mixed.
+serve_shape() {
+    local shape=$1 folder server port=8123 before
+    folder=$(mktemp -d)
+    before=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -1)
+    "$binaries/serve" --family "$(family "$shape")" --device cuda:0 --max-running 128 --port "$port" >>"$log" 2>&1 &
+    server=$!
+    for _ in $(seq 150); do
+        sleep 1
+        curl -sf "http://127.0.0.1:$port/ready" >/dev/null 2>&1 && break
+        kill -0 "$server" 2>/dev/null || break
+    done
+    for load in '1 8' '8 32' '32 128' '128 384'; do
+        read -r users requests <<<"$load"
+        timeout 90 "$binaries/serve" load-test --url "http://127.0.0.1:$port/v1" --suite mini:easy --problems 400 \
+            --efforts none,low,medium,high --concurrency "$users" --requests "$requests" --max-tokens 256 \
+            --temperature 1 --out "$folder/load-$users" >>"$log" 2>&1 || true
+        "$python" -c '
+import json, subprocess, sys
+shape, users, before, path = sys.argv[1:]
+summary = json.load(open(path))
+first = [effort["metrics"]["time_to_first_token"]["p50"] * 1e3 for effort in summary["efforts"]]
+rest = [effort["metrics"]["time_per_output_token"]["p50"] * 1e3 for effort in summary["efforts"]]
+used = subprocess.check_output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], text=True)
+print(json.dumps({"shape": shape, "tiers": 4, "users": int(users),
+    "succeeded": sum(effort["succeeded"] for effort in summary["efforts"]),
+    "tokens_per_second": summary["total"]["tokens_per_second"], "first_token_p50_ms": sum(first) / len(first),
+    "per_token_p50_ms": sum(rest) / len(rest), "memory_gib": (int(used.split()[0]) - int(before)) / 1024}))
+' "$shape" "$users" "$before" "$folder/load-$users/summary.json" 2>>"$log" || echo "no result at $users users"
+    done
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    rm -rf "$folder" "$families/$shape"
+}
+
+serving() {
+    echo '## Serving four tiers of random weights, adapters on one base, 256 tokens a request, tiers mixed'
+    { serve_shape 1.5b && serve_shape 7b; } |
+        table shape tiers users succeeded tokens_per_second first_token_p50_ms per_token_p50_ms memory_gib
+    echo
+}
+
+run() {
+    log=$(mktemp)
+    families=$(mktemp -d)
+    # Libraries of a PyTorch built for CUDA 13, where the machine has no toolkit.
+    local wheels
+    wheels=$("$python" -c 'import nvidia.cu13, os; print(os.path.join(list(nvidia.cu13.__path__)[0], "lib"))' 2>/dev/null || true)
+    export LD_LIBRARY_PATH="${wheels:+$wheels:}${LD_LIBRARY_PATH:-}"
+    echo "# GPU results"
+    echo
+    echo "$(date -u +%Y-%m-%d), commit ${GPU_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}," \
+        "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader)"
+    echo
+    ceilings 2>>"$log" || true
+    echo
+    case ${1:-all} in
+    all) training && { [[ ,$features, != *,cuda,* ]] || serving; } ;;
+    training | serving) "$1" ;;
+    esac
     echo '## Messages'
     echo '```'
     tail -20 "$log"
@@ -103,6 +245,6 @@ run() {
 }
 
 case ${1:-} in
-build | run) "$1" ;;
-*) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2 ;;
+build | run) "$@" ;;
+*) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2 ;;
 esac

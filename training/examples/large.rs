@@ -183,8 +183,12 @@ fn learn(options: &Options) -> Result<()> {
     // The first is slower: kernels are loaded and memory is taken.
     let (pass, update) = (median(&passes[1..]), median(&updates[1..]));
     let products = config.parameters() as f64 - (config.vocab_size * config.hidden_size) as f64;
-    // Forward and backward of every product; frozen weights need no gradient of their own.
-    let useful = if matches!(options.tuning(), Tuning::Full) { 6.0 } else { 4.0 } * products * batch.ids.len() as f64;
+    // Forward and backward of every product; frozen weights need no gradient of their own. Of attention, half of its two
+    // products forward and of its five backward: queries do not look ahead.
+    let heads = (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as f64;
+    let attention: f64 = batch.lengths().map(|length| 7.0 * (length as f64).powi(2) * heads).sum();
+    let useful = if matches!(options.tuning(), Tuning::Full) { 6.0 } else { 4.0 } * products * batch.ids.len() as f64
+        + attention;
     println!(
         "{}",
         json!({
@@ -192,7 +196,7 @@ fn learn(options: &Options) -> Result<()> {
             "tuning": options.text("tuning", "lora"), "dtype": options.text("dtype", "f32"),
             "tokens": batch.ids.len(), "sequences": count, "seconds": pass, "update_seconds": update,
             "tokens_per_second": batch.ids.len() as f64 / (pass + update),
-            "useful_tflops_without_attention": useful / pass / 1e12, "memory_gib": watch.gib(),
+            "useful_tflops": useful / pass / 1e12, "memory_gib": watch.gib(),
         })
     );
     Ok(())
@@ -219,13 +223,18 @@ fn sample(options: &Options) -> Result<()> {
     watch.look()?;
     let steps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     let step = median(&steps[1..]);
+    // What a step has to read: every weight but the embedding, and the keys and values so far.
+    let weights = config.parameters() - config.vocab_size * config.hidden_size;
+    let cached =
+        count * (prompt + new / 2) * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
+    let bytes = (weights + cached) * options.precision().dtype().size_in_bytes();
     println!(
         "{}",
         json!({
             "measured": "sample", "shape": options.text("shape", "1.5b"), "layers": config.num_hidden_layers,
             "dtype": options.text("dtype", "f32"), "sequences": count, "prompt": prompt, "new": new,
             "prefill_seconds": steps[0], "step_seconds": step, "tokens_per_second": count as f64 / step,
-            "memory_gib": watch.gib(),
+            "gigabytes_per_second": bytes as f64 / step / 1e9, "memory_gib": watch.gib(),
         })
     );
     Ok(())
