@@ -57,7 +57,7 @@ fn refused(name: DeviceName, error: &candle_core::Error) -> String {
     let said = said.lines().next().unwrap_or_default();
     format!(
         "cannot open `{name}`: {said}. It needs an NVIDIA driver (does `nvidia-smi` list the GPU?) and the libraries \
-         libcublas, libcublasLt and libcurand of CUDA's version 13 where the loader finds them (LD_LIBRARY_PATH); the \
+         libcublas, libcublasLt, libcurand and libnvrtc of CUDA's version 13 where the loader finds them (LD_LIBRARY_PATH); the \
          device `cpu` needs neither"
     )
 }
