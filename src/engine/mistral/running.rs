@@ -61,7 +61,7 @@ impl Source {
             Device::Cpu => (mistralrs::Device::Cpu, ModelDType::F32),
             Device::Cuda(index) => {
                 let device = mistralrs::Device::new_cuda(index);
-                (device.map_err(|error| format!("CUDA device {index}: {error}"))?, ModelDType::BF16)
+                (device.map_err(|error| refused(index, &error.to_string()))?, ModelDType::BF16)
             }
         };
         let dtype = match self.dtype {
@@ -84,6 +84,16 @@ impl Source {
             Device::Cuda(_) => builder.with_device(device),
         })
     }
+}
+
+/// Why a GPU could not be opened and what to look at; what the engine says goes on with a backtrace.
+fn refused(index: usize, said: &str) -> String {
+    let said = said.lines().next().unwrap_or_default();
+    format!(
+        "cannot open `cuda:{index}`: {said}. It needs a build with `--features cuda`, an NVIDIA driver (does `nvidia-smi` \
+         list the GPU?), and the libraries of CUDA's version 13 where the loader finds them (LD_LIBRARY_PATH); the device \
+         `cpu` needs none of them"
+    )
 }
 
 /// One sequence to decode.
@@ -266,5 +276,17 @@ impl Running {
             Ok(None) => Err("it died again".to_owned()),
             Err(_) => Err(format!("it does not answer within {} s", PATIENCE.as_secs())),
         }
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_told_of_in_one_line() {
+        let said = refused(1, "DriverError(CUDA_ERROR_NO_DEVICE)\n   0: backtrace\n   1: more of it");
+        assert!(said.starts_with("cannot open `cuda:1`: DriverError(CUDA_ERROR_NO_DEVICE). It needs"), "{said}");
+        assert!(!said.contains('\n') && said.contains("nvidia-smi"), "{said}");
     }
 }
