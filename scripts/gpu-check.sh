@@ -226,6 +226,7 @@ serving() {
 run() {
     log=$(mktemp)
     families=$(mktemp -d)
+    trap 'rm -rf "$families"' EXIT
     # Libraries of a PyTorch built for CUDA 13, where the machine has no toolkit.
     local wheels
     wheels=$("$python" -c 'import nvidia.cu13, os; print(os.path.join(list(nvidia.cu13.__path__)[0], "lib"))' 2>/dev/null || true)
@@ -240,6 +241,7 @@ run() {
     case ${1:-all} in
     all) training && { [[ ,$features, != *,cuda,* ]] || serving; } ;;
     training | serving) "$@" ;;
+    *) echo "no part is named $1: training or serving [1.5b|7b]" >&2 && exit 2 ;;
     esac
     echo '## Messages'
     echo '```'

@@ -1,10 +1,10 @@
 //! Causal grouped-query attention over packed sequences, forward and backward: FlashAttention's kernels where a build and
 //! a GPU have them, tensor operations everywhere else.
 //!
-//! In tensor operations, queries are taken in blocks; a block's scores are worked out against all keys before it and against its own, in f32,
-//! and forgotten. The backward pass works them out again from the log-sums that the forward pass kept, so memory grows
-//! with the number of tokens, never with its square. Query heads of a group are stacked as rows over their one key head,
-//! which saves repeating keys and sums their gradients in the product itself.
+//! In tensor operations, queries are taken in blocks; a block's scores are worked out against all keys before it and
+//! against its own, in f32, and forgotten. The backward pass works them out again from the log-sums that the forward pass
+//! kept, so memory grows with the number of tokens, never with its square. Query heads of a group are stacked as rows over
+//! their one key head, which saves repeating keys and sums their gradients in the product itself.
 
 use candle_core::{D, DType, Tensor};
 
