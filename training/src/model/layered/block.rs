@@ -1,4 +1,5 @@
-//! One decoder layer, forward and backward; the backward pass begins with the layer's input alone.
+//! One decoder layer, forward and backward; the backward pass begins with the layer's input and what its attention gave,
+//! which is dear to make anew where sequences are long, and works everything else out again.
 
 use candle_core::Tensor;
 
@@ -60,9 +61,20 @@ impl Block {
 
     /// The same, and what a cache keeps of these tokens.
     pub(crate) fn forward_keeping(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Heads)> {
-        let heads = self.heads(&self.input_norm.forward(x)?, &pass.attention, &pass.turns)?;
-        let attended = pass.attention.forward(&heads.q, &heads.k, &heads.v, pass.offsets)?;
+        let (heads, attended) = self.attend(x, pass)?;
         Ok((self.finish(x, &attended.output)?, heads))
+    }
+
+    /// The same, and what the backward pass needs beside `x`.
+    pub(super) fn forward_attended(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Tensor, Attended)> {
+        let (_, attended) = self.attend(x, pass)?;
+        Ok((self.finish(x, &attended.output)?, attended))
+    }
+
+    fn attend(&self, x: &Tensor, pass: &Pass<'_>) -> Result<(Heads, Attended)> {
+        let heads = self.project(x, &pass.attention, &pass.turns)?;
+        let attended = pass.attention.forward(&heads.q, &heads.k, &heads.v, pass.offsets)?;
+        Ok((heads, attended))
     }
 
     /// The part before attention, for tokens anywhere in their sequences; `normed` has gone through the norm.
@@ -95,21 +107,21 @@ impl Block {
         Ok((x + self.output.forward(attended)?)?)
     }
 
-    /// The gradient of `x` from that of the result; everything in between is worked out anew.
+    /// The gradient of `x` from that of the result; everything in between but `attended` is worked out anew.
     pub(super) fn backward(
         &self,
-        x: &Tensor,
+        (x, attended): (&Tensor, &Attended),
         dy: &Tensor,
         pass: &Pass<'_>,
         sink: &mut GradientSink<'_>,
     ) -> Result<Tensor> {
-        let normed = self.input_norm.forward(x)?;
-        let heads = self.heads(&normed, &pass.attention, &pass.turns)?;
-        let attended = pass.attention.forward(&heads.q, &heads.k, &heads.v, pass.offsets)?;
         let flat = flat_like(&attended.output, x)?;
         let d_middle = self.feed_forward_backward(&self.attended(x, &flat)?, dy, sink)?;
         let d_attended = self.output.backward(&flat, &d_middle, None, sink)?;
-        let d_normed = self.attention_backward(&normed, &heads, &attended, &d_attended, pass, sink)?;
+        drop(flat);
+        let normed = self.input_norm.forward(x)?;
+        let heads = self.heads(&normed, &pass.attention, &pass.turns)?;
+        let d_normed = self.attention_backward(&normed, &heads, attended, &d_attended, pass, sink)?;
         Ok((d_middle + self.input_norm.backward(x, &d_normed, sink)?)?)
     }
 

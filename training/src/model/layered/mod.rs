@@ -1,7 +1,7 @@
 //! A decoder that is run layer by layer, for models whose graph would not fit into memory.
 //!
-//! The forward pass keeps the input of each layer and nothing else; the backward pass goes from the last layer to the
-//! first, works each one out anew and differentiates it by hand. Adapters stand beside their weights, attention and the
+//! The forward pass keeps the input of each layer and the result of its attention; the backward pass goes from the last
+//! layer to the first, works the rest of each one out anew and differentiates it by hand. Adapters stand beside their weights, attention and the
 //! output layer work in pieces. Everything is made of tensor operations that every device has, on tensors without a
 //! graph. The same mathematics as [`super::Decoder`]'s, which the tests compare it with.
 
@@ -214,11 +214,11 @@ impl Layered {
         sink: &mut GradientSink<'_>,
     ) -> Result<S> {
         let pass = self.pass(batch)?;
-        let mut inputs = Vec::with_capacity(self.blocks.len());
+        let mut kept = Vec::with_capacity(self.blocks.len());
         let mut x = self.embed(&batch.ids)?;
         for block in &self.blocks {
-            let y = block.forward(&x, &pass)?;
-            inputs.push(std::mem::replace(&mut x, y));
+            let (y, attended) = block.forward_attended(&x, &pass)?;
+            kept.push((std::mem::replace(&mut x, y), attended));
         }
         let picked = self.rows(&x, targets.rows)?;
         drop(x);
@@ -234,8 +234,8 @@ impl Layered {
         let dh = head.backward(&h, targets.ids, &scores.log_sums, &d_logprobs, sink)?;
         let d_picked = self.final_norm.backward(&picked, &dh, sink)?;
         let mut dx = spread(&d_picked, targets.rows, batch.ids.len())?;
-        for (block, input) in self.blocks.iter().zip(inputs).rev() {
-            dx = block.backward(&input, &dx, &pass, sink)?;
+        for (block, (input, attended)) in self.blocks.iter().zip(kept).rev() {
+            dx = block.backward((&input, &attended), &dx, &pass, sink)?;
         }
         weight::give(&self.embedding, sink, || {
             let ids = Tensor::new(batch.ids.as_slice(), dx.device())?;

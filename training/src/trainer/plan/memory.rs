@@ -33,7 +33,8 @@ pub struct Memory {
     /// with the attention's own scores computed anew in the backward pass, and `T · vocab · 8` for logits and their
     /// gradient.
     ///
-    /// Layer by layer: `T · layers · hidden · b` for the layers' inputs; for the one layer at work
+    /// Layer by layer: `T · layers · (hidden · b + 4 heads · (head_dim + 1))` for the layers' inputs and what their attention
+    /// gave, counted in f32 though kernels keep it in half; for the one layer at work
     /// `T · ((8 hidden + 6 intermediate) · b + 16 (heads + 2 kv_heads) · head_dim)`; `T · hidden · 12` for the output layer's
     /// rows; and what does not grow with T: blocks of scores and logits, the output layer in f32 where it is not, and its
     /// gradient where it is trained.
@@ -152,13 +153,13 @@ fn graph(shape: &ModelShape) -> Growing {
 
 fn layered(shape: &ModelShape, longest: u64, is_head_trained: bool) -> Growing {
     let heads = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-    let inputs = shape.layers * shape.hidden * shape.dtype_bytes;
+    let kept = shape.layers * (shape.hidden * shape.dtype_bytes + F32 * shape.heads * (shape.head_dim + 1));
     let at_work = (8 * shape.hidden + 6 * shape.intermediate) * shape.dtype_bytes + 4 * F32 * heads;
     // Blocks of scores are as large as they may be, or as a block of few queries over the longest sequence.
     let scores = SCORES.0.max(16 * shape.heads * longest) * SCORES.1 * F32;
     let gradient = if is_head_trained { 2 * shape.vocab * shape.hidden * F32 } else { 0 };
     let logits = LOGITS.0.max(shape.vocab) * LOGITS.1 * F32 + wide_head(shape) + gradient;
-    Growing { fixed: scores.max(logits).max(GATED * F32), each: inputs + at_work + 3 * shape.hidden * F32 }
+    Growing { fixed: scores.max(logits).max(GATED * F32), each: kept + at_work + 3 * shape.hidden * F32 }
 }
 
 /// The output layer's copy in f32, where it is in half precision.
