@@ -1,16 +1,13 @@
 //! What HTTP costs: the engine of one process called directly, and the same engine behind the real server on 127.0.0.1, in
 //! turns. Prints tokens a second, the time to the first text and the processor time of both, at 1, 4, 16 and 64 requests at
-//! a time, tiers mixed, all streamed. `cargo bench --bench http_overhead [-- rounds]`; nothing is asserted.
+//! a time, tiers mixed, all streamed. `cargo bench --bench http_overhead [-- rounds [at-a-time…]]`; nothing is asserted.
 //!
 //! The clients share the machine's cores with the server and the engine. So they are as lean as clients get: one socket for
 //! each, requests written beforehand, and of every event only that it came; the usage chunk alone is read as JSON. They have
 //! a thread of their own, so that their processor time is told from the server's. Before each request a client waits for a
 //! random moment, as users do who do not know of each other: clients that ask in the very moment in which the engine's step
-//! ends would measure who is in time for the next one, which is a whole step for all tokens of 64 answers.
-//!
-//! HTTP takes processor time, and where cores share their units that slows the engine down whatever the time is spent on. So
-//! every pair has a control: the engine called directly once more, beside a thread that burns as much processor time as HTTP
-//! has just taken, in portions of a millisecond's share. What the control loses too is not the server's way of working.
+//! ends would measure who is in time for the next one, which is a whole step for all tokens of 64 answers. All answers are of
+//! one length: the engine decodes only sequences of nearly equal length together.
 
 #![allow(
     missing_docs,
@@ -25,8 +22,7 @@ mod support;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use brevity::api;
@@ -57,6 +53,9 @@ const EACH: usize = 3;
 /// Rounds of each kind, unless the command line says otherwise.
 const ROUNDS: usize = 9;
 
+/// Requests at a time, unless the command line says otherwise.
+const CONCURRENCIES: [usize; 4] = [1, 4, 16, 64];
+
 /// Longest time that a client waits before it asks.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -66,16 +65,19 @@ fn main() {
     }
     // As `serve` does; lines of the access log are made and thrown away.
     tracing_subscriber::fmt().with_env_filter("warn,brevity=info").with_writer(std::io::sink).init();
-    let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
-    support::runtime().block_on(measure(rounds));
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let rounds = numbers.next().unwrap_or(ROUNDS);
+    let concurrencies: Vec<usize> = numbers.collect();
+    let concurrencies = if concurrencies.is_empty() { CONCURRENCIES.to_vec() } else { concurrencies };
+    support::runtime().block_on(measure(rounds, &concurrencies));
 }
 
-async fn measure(rounds: usize) {
+async fn measure(rounds: usize, concurrencies: &[usize]) {
     let (manifest, engine) = support::family().await;
     let tiers = engine.tiers();
     let (_phase, address) = serve(&manifest, engine.clone()).await;
     let mut table = Table::new(COLUMNS.map(|name| (name, Align::Right)));
-    for concurrent in [1, 4, 16, 64] {
+    for &concurrent in concurrencies {
         let count = REQUESTS.max(concurrent * EACH);
         let requests: Vec<Generation> = (0..count).map(|number| support::long(&tiers, number)).collect();
         let wire: Arc<[Vec<u8>]> = requests.iter().map(written).collect();
@@ -84,36 +86,29 @@ async fn measure(rounds: usize) {
             || round(concurrent, count, |_| Box::new(Direct { engine: engine.clone(), requests: requests.clone() }));
         let http =
             || round(concurrent, count, |_| Box::new(OverHttp { address, requests: wire.clone(), client: None }));
-        let (mut pairs, mut controls) = (Vec::new(), Vec::new());
+        let mut pairs = Vec::new();
         // The first round warms up both, and takes turns with itself in who comes first.
         for round in 0..=rounds {
             let pair = if round % 2 == 0 { (direct(), http()) } else { swap(http(), direct()) };
             assert_eq!(pair.0.tokens, pair.1.tokens, "both did the same work");
             if round > 0 {
-                let company = Company::start(pair.1.cores() - pair.0.cores());
-                let control = direct();
-                drop(company);
-                controls.push(control.speed() / pair.0.speed());
                 pairs.push(pair);
             }
         }
-        controls.sort_by(f64::total_cmp);
-        table.push(row(concurrent, &pairs, &controls));
+        table.push(row(concurrent, &pairs));
     }
     print!("{}", table.to_terminal());
     println!(
-        "medians of {rounds} rounds, ranges from the lower to the upper quartile; share and control of the tokens/s called \
-         directly, the control beside a thread that burns what HTTP takes; tokens a second, milliseconds to the first text, microseconds of processor time a token (engine and consumers; engine and server; clients)"
+        "medians of {rounds} rounds, ranges from the lower to the upper quartile; tokens a second, milliseconds \
+         to the first text, microseconds of processor time a token (engine and consumers; engine and server; clients)"
     );
 }
 
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 12] = [
     "at a time",
     "direct",
     "HTTP",
     "share",
-    "quartiles",
-    "control",
     "quartiles",
     "first, direct",
     "HTTP",
@@ -128,7 +123,7 @@ fn swap(first: Round, second: Round) -> (Round, Round) {
     (second, first)
 }
 
-fn row(concurrent: usize, pairs: &[(Round, Round)], controls: &[f64]) -> Vec<String> {
+fn row(concurrent: usize, pairs: &[(Round, Round)]) -> Vec<String> {
     let of = |figure: &dyn Fn(&(Round, Round)) -> f64| -> Vec<f64> {
         let mut values: Vec<f64> = pairs.iter().map(figure).collect();
         values.sort_by(f64::total_cmp);
@@ -148,8 +143,6 @@ fn row(concurrent: usize, pairs: &[(Round, Round)], controls: &[f64]) -> Vec<Str
         number::grouped(median(&of(&|(_, http)| http.speed()))),
         number::percent(median(&share), 1),
         quartiles(&share, &|share| number::percent(share, 1)),
-        number::percent(median(controls), 1),
-        quartiles(controls, &|share| number::percent(share, 1)),
         milliseconds(median(&of(&|(direct, _)| direct.first))),
         milliseconds(median(&of(&|(_, http)| http.first))),
         milliseconds(median(&added)),
@@ -179,44 +172,6 @@ struct Round {
 impl Round {
     fn speed(&self) -> f64 {
         self.tokens as f64 / self.seconds
-    }
-
-    /// Cores that were busy.
-    fn cores(&self) -> f64 {
-        (self.server + self.clients) * self.speed()
-    }
-}
-
-/// A thread that keeps a share of a core busy, until it is dropped.
-struct Company {
-    goes_on: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Company {
-    fn start(cores: f64) -> Self {
-        let goes_on = Arc::new(AtomicBool::new(true));
-        let (busy, period) = (Duration::from_millis(1).mul_f64(cores.clamp(0.0, 1.0)), Duration::from_millis(1));
-        let seen = goes_on.clone();
-        let work = move || {
-            while seen.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                while began.elapsed() < busy {
-                    std::hint::spin_loop();
-                }
-                std::thread::sleep(period.saturating_sub(began.elapsed()));
-            }
-        };
-        Self { goes_on, thread: Some(std::thread::spawn(work)) }
-    }
-}
-
-impl Drop for Company {
-    fn drop(&mut self) {
-        self.goes_on.store(false, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
     }
 }
 

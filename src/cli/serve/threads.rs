@@ -1,7 +1,8 @@
 //! How many threads compute, decided before the first of them exists.
 //!
 //! The engine's pools read their size once, and wait by spinning. On small models more threads gain little on an idle
-//! machine and lose a factor of forty on a busy one, so those get one thread; larger models get all cores.
+//! machine and lose a factor of forty on a busy one, so those get one thread, and the engine then keeps to one core; larger
+//! models get all cores.
 
 use std::num::NonZeroUsize;
 use std::path::Path;

@@ -8,6 +8,7 @@
 //! request can give another text in another batch.
 
 mod host;
+mod one_core;
 mod processor;
 mod running;
 mod spec;

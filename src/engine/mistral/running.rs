@@ -8,12 +8,13 @@ use std::time::Duration;
 use mistralrs::core::MistralRsError;
 use mistralrs::{
     AdapterGenerationId, AdapterSelection, CustomLogitsProcessor, DeviceMapMetadata, LoraAdapterLoadPolicy,
-    LoraModelBuilder, LoraRuntimeConfig, Model, ModelDType, NormalRequest, Request, RequestMessage, Response,
-    SamplingParams, TextModelBuilder, TokenSource, parse_isq_value,
+    LoraModelBuilder, LoraRuntimeConfig, MemoryGoal, Model, ModelDType, NormalRequest, Request, RequestMessage,
+    Response, SamplingParams, TextModelBuilder, TokenSource, parse_isq_value,
 };
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, channel};
 
+use super::one_core::Core;
 use super::spec::{DType, Device, EngineSpec};
 use crate::engine::EngineError;
 
@@ -36,10 +37,13 @@ pub struct Source {
     dtype: DType,
     max_running: usize,
     quantization: Option<String>,
+    kv_cache: Option<usize>,
+    /// Where its threads run, when they shall share a core.
+    core: Option<Arc<Core>>,
 }
 
 impl Source {
-    /// The model in `folder` on `device`, with the options of `spec`.
+    /// The model in `folder` on `device`, with the options of `spec`. Call it inside the runtime.
     pub fn new(spec: &EngineSpec, folder: &Path, device: Device, takes_adapters: bool) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -48,6 +52,8 @@ impl Source {
             dtype: spec.dtype,
             max_running: spec.max_running.max(1),
             quantization: spec.quantization.clone(),
+            kv_cache: spec.kv_cache,
+            core: if device == Device::Cpu { Core::claim().map(Arc::new) } else { None },
         }
     }
 
@@ -79,10 +85,9 @@ impl Source {
         if let Some(wanted) = &self.quantization {
             builder = builder.with_isq(parse_isq_value(wanted, Some(&device))?);
         }
-        Ok(match self.device {
-            Device::Cpu => builder.with_force_cpu().with_prefix_cache_n(None),
-            Device::Cuda(_) => builder.with_device(device),
-        })
+        let Device::Cuda(_) = self.device else { return Ok(builder.with_force_cpu().with_prefix_cache_n(None)) };
+        let goal = self.kv_cache.map_or(MemoryGoal::Auto, MemoryGoal::KvBytes);
+        Ok(builder.with_device(device).with_memory_goal(goal))
     }
 }
 
@@ -124,6 +129,7 @@ pub enum Refused {
 pub struct Running {
     model: Arc<Model>,
     id: String,
+    core: Option<Arc<Core>>,
     generations: Arc<RwLock<BTreeMap<String, AdapterGenerationId>>>,
 }
 
@@ -139,8 +145,9 @@ impl Running {
             return Err(failed("there is no config.json in this folder".to_owned()));
         }
         let (builder, takes_adapters) = (source.builder().map_err(&failed)?, source.takes_adapters);
-        let handle = Handle::current();
+        let (handle, core) = (Handle::current(), source.core.clone());
         let build = move || {
+            let _bound = core.as_ref().map(|core| core.bind());
             handle.block_on(async {
                 if !takes_adapters {
                     return builder.build().await;
@@ -155,7 +162,7 @@ impl Running {
             .map_err(|error| failed(format!("{error:#}")))?;
         let id = model.inner().get_default_model_id().map_err(&failed)?;
         let id = id.ok_or_else(|| failed("the engine did not register it".to_owned()))?;
-        Ok(Self { model: Arc::new(model), id, generations: Arc::default() })
+        Ok(Self { model: Arc::new(model), id, core: source.core.clone(), generations: Arc::default() })
     }
 
     /// Puts the adapter in `folder` under `alias`, or replaces what is there; sequences that have begun keep the old one.
@@ -251,8 +258,9 @@ impl Running {
     /// # Errors
     /// Why it does not answer; then it has to be loaded anew.
     pub async fn reboot(&self) -> Result<Self, String> {
-        let (model, id) = (self.model.clone(), self.id.clone());
+        let (model, id, core) = (self.model.clone(), self.id.clone(), self.core.clone());
         let started = tokio::task::spawn_blocking(move || {
+            let _bound = core.as_ref().map(|core| core.bind());
             // The channel closes a little before the thread has ended, and only an ended thread is replaced.
             for _ in 0..100 {
                 match model.inner().get_sender(Some(&id)) {
@@ -270,7 +278,8 @@ impl Running {
         self.model.inner().send_request_async(request).await.map_err(|error| error.to_string())?;
         match tokio::time::timeout(PATIENCE, receiver.recv()).await {
             Ok(Some(Response::CompletionChunk(_) | Response::CompletionDone(_))) => {
-                Ok(Self { model: self.model.clone(), id: self.id.clone(), generations: self.generations.clone() })
+                let (model, id, core) = (self.model.clone(), self.id.clone(), self.core.clone());
+                Ok(Self { model, id, core, generations: self.generations.clone() })
             }
             Ok(Some(_)) => Err("it answers with an error".to_owned()),
             Ok(None) => Err("it died again".to_owned()),

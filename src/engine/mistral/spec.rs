@@ -15,6 +15,9 @@ pub struct EngineSpec {
     pub max_running: usize,
     /// Quantisation of the weights while loading: bits (`8`, `4`) or a type of llama.cpp (`q8_0`, `q4k`).
     pub quantization: Option<String>,
+    /// Bytes for keys and values of each model on a GPU; `None` for as much as fills about nine tenths of it. On a processor
+    /// they take what they need.
+    pub kv_cache: Option<usize>,
 }
 
 /// One tier.
@@ -79,6 +82,7 @@ impl EngineSpec {
             dtype: DType::default(),
             max_running: Self::MAX_RUNNING,
             quantization: None,
+            kv_cache: None,
         }
     }
 
