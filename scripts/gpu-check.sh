@@ -179,38 +179,56 @@ for kind, value in worst.items(): print(f"  {kind:<40}{value:.1e}")' || echo "fa
     echo
 }
 
-# Serves a family of random weights and asks it at several concurrencies, all tiers mixed.
-serve_shape() {
-    local shape=$1 folder server port=8123 before
-    folder=$(mktemp -d)
-    before=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -1)
-    "$binaries/serve" --family "$(family "$shape")" --device cuda:0 --max-running 128 --port "$port" >>"$log" 2>&1 &
+# MiB of the GPU's memory that are in use.
+memory_used() {
+    nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | head -1
+}
+
+# Serves a model or a family at $port as process $server and waits until it answers. Its cache has room for 128 sequences of
+# 500 tokens at 7B, so that what the weights take is not lost in it.
+start_server() {
+    "$binaries/serve" --family "$1" --device cuda:0 --max-running 128 --kv-cache 4GiB --port "$port" >>"$log" 2>&1 &
     server=$!
     for _ in $(seq 150); do
         sleep 1
         curl -sf "http://127.0.0.1:$port/ready" >/dev/null 2>&1 && break
         kill -0 "$server" 2>/dev/null || break
     done
+}
+
+stop_server() {
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+}
+
+# Serves the base of a family of random weights for its memory, then all of it, and asks it at several concurrencies, all
+# tiers mixed.
+serve_shape() {
+    local shape=$1 folder server port=8123 before
+    folder=$(mktemp -d)
+    before=$(memory_used)
+    start_server "$(family "$shape")/base"
+    echo "{\"shape\": \"$shape\", \"tiers\": 1, \"memory_gib\": $((($(memory_used) - before) * 1000 / 1024))e-3}"
+    stop_server
+    start_server "$(family "$shape")"
     for load in '1 8' '8 32' '32 128' '128 384'; do
         read -r users requests <<<"$load"
         timeout 90 "$binaries/serve" load-test --url "http://127.0.0.1:$port/v1" --suite mini:easy --problems 400 \
             --efforts none,low,medium,high --concurrency "$users" --requests "$requests" --max-tokens 256 \
             --temperature 1 --out "$folder/load-$users" >>"$log" 2>&1 || true
         "$python" -c '
-import json, subprocess, sys
-shape, users, before, path = sys.argv[1:]
+import json, sys
+shape, users, before, used, path = sys.argv[1:]
 summary = json.load(open(path))
 first = [effort["metrics"]["time_to_first_token"]["p50"] * 1e3 for effort in summary["efforts"]]
 rest = [effort["metrics"]["time_per_output_token"]["p50"] * 1e3 for effort in summary["efforts"]]
-used = subprocess.check_output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], text=True)
 print(json.dumps({"shape": shape, "tiers": 4, "users": int(users),
     "succeeded": sum(effort["succeeded"] for effort in summary["efforts"]),
     "tokens_per_second": summary["total"]["tokens_per_second"], "first_token_p50_ms": sum(first) / len(first),
-    "per_token_p50_ms": sum(rest) / len(rest), "memory_gib": (int(used.split()[0]) - int(before)) / 1024}))
-' "$shape" "$users" "$before" "$folder/load-$users/summary.json" 2>>"$log" || echo "no result at $users users"
+    "per_token_p50_ms": sum(rest) / len(rest), "memory_gib": (int(used) - int(before)) / 1024}))
+' "$shape" "$users" "$before" "$(memory_used)" "$folder/load-$users/summary.json" 2>>"$log" || echo "no result at $users users"
     done
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
+    stop_server
     rm -rf "$folder" "$families/$shape"
 }
 

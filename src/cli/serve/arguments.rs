@@ -68,6 +68,11 @@ pub struct Model {
     /// Quantise the weights while loading: bits (`8`, `4`) or a type of llama.cpp (`q8_0`, `q4k`)
     #[arg(long, env = "BREVITY_ISQ", hide_env_values = true, value_name = "TYPE")]
     pub isq: Option<String>,
+
+    /// Memory for keys and values, of every model that is loaded on a GPU, as in `8GiB`; on a processor they take what they
+    /// need [default: as much as fills about nine tenths of the GPU]
+    #[arg(long, env = "BREVITY_KV_CACHE", hide_env_values = true, value_name = "SIZE", value_parser = values::size)]
+    pub kv_cache: Option<usize>,
 }
 
 /// How efforts are understood.

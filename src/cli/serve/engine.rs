@@ -53,6 +53,7 @@ async fn mistral(options: &Model, max_running: usize, family: &LoadedFamily) -> 
     let mut spec = EngineSpec::new(family.base.as_ref().map(|base| base.folder.clone()).unwrap_or_default());
     spec.max_running = max_running;
     spec.quantization.clone_from(&options.isq);
+    spec.kv_cache = options.kv_cache;
     spec.device = match options.device {
         values::Device::Cpu => Device::Cpu,
         values::Device::Cuda(index) => Device::Cuda(index),
