@@ -9,6 +9,8 @@ mod hub;
 mod hub_server;
 mod load;
 mod mixed;
+#[cfg(all(feature = "mistral", target_os = "linux"))]
+mod one_core;
 mod own_tier;
 mod resume;
 mod serve;
