@@ -1,13 +1,21 @@
 //! Drawing an index from logits: truncation and softmax over reused buffers, sorting only what truncation needs.
 //!
-//! Knows nothing of tokens, grammars or seeds; the random number is an argument.
+//! Knows nothing of tokens, grammars or seeds; the random number is an argument. A large vocabulary is read in vector
+//! instructions, and in few passes: every token of every sequence is drawn here.
 
 use std::cmp::Ordering;
 
+use brevity_training::model::ops::kernels;
 use toktrie::SimpleVob;
 
 /// Larger than any logit that means something, and far from overflow.
 const HIGHEST: f32 = 1e30;
+
+/// How far below the highest logit candidates are looked for, in units of the temperature, until there are enough.
+const REACHES: [f64; 3] = [6.0, 12.0, 24.0];
+
+/// Weights whose sum is taken at a time when one of them is looked for.
+const BLOCK: usize = 1024;
 
 /// Logits of one place, changed in steps until one is drawn.
 #[derive(Debug, Default)]
@@ -81,7 +89,7 @@ impl Draw {
             }
             return best.into_iter().take(count).map(|(logit, id)| (id, logit)).collect();
         }
-        self.gather(f32::NEG_INFINITY);
+        self.gather([], f32::NEG_INFINITY, |_| true);
         self.keep_best(count);
         self.candidates.iter().map(|&(logit, id)| (id, logit)).collect()
     }
@@ -92,44 +100,65 @@ impl Draw {
         if highest == f32::NEG_INFINITY {
             return None;
         }
-        // Single precision is exact enough for a draw, and twice as fast over a vocabulary of 150,000.
-        let weight = |logit: f32| ((f64::from(logit - highest) / temperature) as f32).exp();
+        // Single precision is exact enough for a draw.
+        let scale = temperature.recip().min(f64::from(f32::MAX)) as f32;
         let top_k = top_k.filter(|&k| k > 0 && k < self.logits.len());
         if top_k.is_none() && min_p <= 0.0 && top_p >= 1.0 {
-            self.weights.clear();
-            self.weights.extend(self.logits.iter().map(|&logit| weight(logit)));
-            let total: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
-            let pairs = self.weights.iter().enumerate().map(|(id, &weight)| (id as u32, f64::from(weight)));
-            return pick(pairs, random * total);
+            self.weigh(highest, scale);
+            return pick_in_blocks(&self.weights, random);
         }
-        let weight = |logit: f32| f64::from(weight(logit));
+        let weight = |logit: f32| ((f64::from(logit - highest) / temperature) as f32).exp().into();
+        let mass = |candidates: &[(f32, u32)]| candidates.iter().map(|&(logit, _)| weight(logit)).sum::<f64>();
         // A candidate below the share that `min_p` asks for cannot come back, whatever `top_k` says.
         let floor = if min_p > 0.0 { highest + (temperature * min_p.ln()) as f32 } else { f32::NEG_INFINITY };
-        self.gather(floor.min(highest));
-        if let Some(k) = top_k {
-            self.keep_best(k);
-        }
+        let floor = floor.min(highest);
+        let mut reaches = REACHES.map(|reach| highest - (temperature * reach) as f32).into_iter();
+        let total = match top_k {
+            Some(k) => {
+                self.gather(reaches.by_ref(), floor, |candidates| candidates.len() >= k);
+                self.keep_best(k);
+                mass(&self.candidates)
+            }
+            None if min_p > 0.0 => {
+                self.gather([], floor, |_| true);
+                mass(&self.candidates)
+            }
+            None => {
+                self.weigh(highest, scale);
+                let total = self.weights.chunks(BLOCK).map(sum).sum();
+                self.gather(reaches.by_ref(), floor, |candidates| mass(candidates) >= total * top_p);
+                total
+            }
+        };
         if top_p < 1.0 {
-            let total: f64 = self.candidates.iter().map(|&(logit, _)| weight(logit)).sum();
             self.sort_until(total * top_p, weight);
         }
-        let total: f64 = self.candidates.iter().map(|&(logit, _)| weight(logit)).sum();
+        let total = mass(&self.candidates);
         pick(self.candidates.iter().map(|&(logit, id)| (id, weight(logit))), random * total)
     }
 
     fn highest(&self) -> f32 {
-        self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        kernels::largest(&self.logits)
     }
 
-    /// Fills the candidates with all possible indices of at least `floor`.
-    fn gather(&mut self, floor: f32) {
-        self.candidates.clear();
-        let pairs = self.logits.iter().enumerate();
-        self.candidates.extend(
-            pairs
-                .filter(|&(_, &logit)| logit > f32::NEG_INFINITY && logit >= floor)
-                .map(|(id, &logit)| (logit, id as u32)),
-        );
+    /// The weights of all logits.
+    fn weigh(&mut self, highest: f32, scale: f32) {
+        self.weights.resize(self.logits.len(), 0.0);
+        kernels::softmax_weights(&self.logits, highest, scale, &mut self.weights);
+    }
+
+    /// Fills the candidates with the possible indices above the first of the `cuts` that leaves `enough` of them, or with all
+    /// of at least `floor`.
+    fn gather(&mut self, cuts: impl IntoIterator<Item = f32>, floor: f32, enough: impl Fn(&[(f32, u32)]) -> bool) {
+        for cut in cuts.into_iter().take_while(|&cut| cut > floor).chain([floor]) {
+            self.candidates.clear();
+            let pairs = self.logits.iter().enumerate();
+            let possible = pairs.filter(|&(_, &logit)| logit > f32::NEG_INFINITY && logit >= cut);
+            self.candidates.extend(possible.map(|(id, &logit)| (logit, id as u32)));
+            if cut == floor || enough(&self.candidates) {
+                return;
+            }
+        }
     }
 
     /// Keeps the `count` most likely candidates, sorted.
@@ -162,6 +191,38 @@ impl Draw {
             block *= 4;
         }
     }
+}
+
+/// A sum in lanes.
+fn sum(weights: &[f32]) -> f64 {
+    let mut lanes = [0f64; 8];
+    let blocks = weights.chunks_exact(8);
+    let rest: f64 = blocks.remainder().iter().map(|&weight| f64::from(weight)).sum();
+    for block in blocks {
+        for (lane, &weight) in lanes.iter_mut().zip(block) {
+            *lane += f64::from(weight);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// As [`pick`] at the share `random` of all weights, looking into one block of them.
+fn pick_in_blocks(weights: &[f32], random: f64) -> Option<u32> {
+    let sums: Vec<f64> = weights.chunks(BLOCK).map(sum).collect();
+    let target = random * sums.iter().sum::<f64>();
+    let (mut mass, mut chosen) = (0.0, None);
+    for (number, sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
+        // Rounding may leave nothing above the target: then it is the last block.
+        chosen = Some((number, target - mass));
+        mass += sum;
+        if mass > target {
+            break;
+        }
+    }
+    let (number, target) = chosen?;
+    let first = number * BLOCK;
+    let block = weights.iter().enumerate().skip(first).take(BLOCK);
+    pick(block.map(|(id, &weight)| (id as u32, f64::from(weight))), target)
 }
 
 /// The first index with which the weights exceed `target`; the last possible one should rounding never reach it.
@@ -254,6 +315,31 @@ mod tests {
             }
             let drawn = loaded(&logits).draw(1.0, None, 0.0, top_p, random).unwrap();
             prop_assert!(nucleus.contains(&drawn));
+        }
+
+        #[test]
+        fn draws_invert_the_distribution(
+            logits in prop::collection::vec(-60f32..4.0, 1..5000),
+            temperature in 0.2f64..3.0,
+            top_k in prop::option::of(1usize..40),
+            random in 0f64..1.0,
+        ) {
+            // In the order of ids, or of likelihood where that is what truncation sorts by.
+            let mut order: Vec<(f32, u32)> = logits.iter().enumerate().map(|(id, &logit)| (logit, id as u32)).collect();
+            let kept = top_k.filter(|&k| k < logits.len());
+            if let Some(k) = kept {
+                order.sort_by(descending);
+                order.truncate(k);
+            }
+            let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let weight = |logit: f32| ((f64::from(logit) - highest) / temperature).exp();
+            let total: f64 = order.iter().map(|&(logit, _)| weight(logit)).sum();
+            let drawn = loaded(&logits).draw(temperature, top_k, 0.0, 1.0, random).unwrap();
+            let place = order.iter().position(|&(_, id)| id == drawn);
+            prop_assert!(place.is_some(), "{drawn} is not among the {top_k:?} most likely");
+            let below: f64 = order.iter().take(place.unwrap()).map(|&(logit, _)| weight(logit)).sum();
+            let upto = below + weight(logits[drawn as usize]);
+            prop_assert!(below / total <= random + 1e-5 && random <= upto / total + 1e-5, "{below} {upto} {total}");
         }
     }
 }

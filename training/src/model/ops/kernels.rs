@@ -174,6 +174,22 @@ fn total(x: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// The largest value of a row without `NaN`; −∞ for none.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn largest(row: &[f32]) -> f32 {
+    maximum(row)
+}
+
+/// The weights e^((x − largest) · scale) of a row, which its softmax divides by their sum; 0 from −87 in the exponent on.
+/// `weights` is as long as the row.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn softmax_weights(row: &[f32], largest: f32, scale: f32, weights: &mut [f32]) {
+    for (weight, &x) in weights.iter_mut().zip(row) {
+        let exponent = (x - largest) * scale;
+        *weight = if exponent > -87.0 { exp(exponent) } else { 0.0 };
+    }
+}
+
 /// Replaces a row of scores by its softmax and returns nothing else: the row sums to one.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 pub fn softmax(row: &mut [f32]) {
@@ -388,6 +404,19 @@ pub fn rotate_in_place(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_are_exponentials_and_nothing_has_none() {
+        let row: Vec<f32> = (0..37).map(|i| -((i * i) as f32) / 10.0).chain([f32::NEG_INFINITY, 0.5]).collect();
+        assert_eq!((largest(&row), largest(&[])), (0.5, f32::NEG_INFINITY));
+        let mut weights = vec![f32::NAN; row.len()];
+        softmax_weights(&row, 0.5, 0.7, &mut weights);
+        for (weight, x) in weights.iter().zip(&row) {
+            let expected = ((f64::from(*x) - 0.5) * 0.7).exp();
+            assert!((f64::from(*weight) - expected).abs() <= 1e-6 * expected, "{weight} {expected}");
+        }
+        assert_eq!(weights[37], 0.0);
+    }
 
     #[test]
     fn exp_agrees_with_the_standard_library() {
