@@ -112,10 +112,10 @@ impl Draw {
         // A candidate below the share that `min_p` asks for cannot come back, whatever `top_k` says.
         let floor = if min_p > 0.0 { highest + (temperature * min_p.ln()) as f32 } else { f32::NEG_INFINITY };
         let floor = floor.min(highest);
-        let mut reaches = REACHES.map(|reach| highest - (temperature * reach) as f32).into_iter();
+        let cuts = REACHES.map(|reach| highest - (temperature * reach) as f32);
         let total = match top_k {
             Some(k) => {
-                self.gather(reaches.by_ref(), floor, |candidates| candidates.len() >= k);
+                self.gather(cuts, floor, |candidates| candidates.len() >= k);
                 self.keep_best(k);
                 mass(&self.candidates)
             }
@@ -126,7 +126,7 @@ impl Draw {
             None => {
                 self.weigh(highest, scale);
                 let total = self.weights.chunks(BLOCK).map(sum).sum();
-                self.gather(reaches.by_ref(), floor, |candidates| mass(candidates) >= total * top_p);
+                self.gather(cuts, floor, |candidates| mass(candidates) >= total * top_p);
                 total
             }
         };
