@@ -99,8 +99,8 @@ async fn measure(rounds: usize, concurrencies: &[usize]) {
     }
     print!("{}", table.to_terminal());
     println!(
-        "medians of {rounds} rounds, ranges from the lower to the upper quartile; tokens a second, milliseconds \
-         to the first text, microseconds of processor time a token (engine and consumers; engine and server; clients)"
+        "medians of {rounds} rounds, ranges from the lower to the upper quartile; tokens a second, milliseconds to the first \
+         text, microseconds of processor time a token (engine and consumers; engine and server; clients)"
     );
 }
 

@@ -33,16 +33,22 @@ impl Occupancy {
         }
     }
 
-    /// Share of the time since `before` that the core was busy.
-    fn busy(&self, before: &Self, core: usize) -> Option<f64> {
+    /// Of the core since `before`: ticks that it was busy, and all of its ticks, at least one.
+    fn since(&self, before: &Self, core: usize) -> Option<(u64, u64)> {
         let ((busy_then, all_then), (busy, all)) = (before.cores.get(&core)?, self.cores.get(&core)?);
         let all = all.checked_sub(*all_then).filter(|all| *all > 0)?;
-        Some(busy.checked_sub(*busy_then)? as f64 / all as f64)
+        Some((busy.checked_sub(*busy_then)?, all))
+    }
+
+    /// Share of the time since `before` that the core was busy.
+    fn busy(&self, before: &Self, core: usize) -> Option<f64> {
+        let (busy, all) = self.since(before, core)?;
+        Some(busy as f64 / all as f64)
     }
 
     /// Share of a core that the threads used since `before`; those that were not there then do not count.
     fn own(&self, before: &Self, core: usize) -> Option<f64> {
-        let all = self.cores.get(&core)?.1.checked_sub(before.cores.get(&core)?.1).filter(|all| *all > 0)?;
+        let (_, all) = self.since(before, core)?;
         let of_thread = |(thread, ran): (&i32, &u64)| ran.checked_sub(*before.threads.get(thread)?);
         let ran: u64 = self.threads.iter().filter_map(of_thread).sum();
         Some(ran as f64 / 1e9 * ticks_a_second() / all as f64)

@@ -1,9 +1,9 @@
 //! A decoder that is run layer by layer, for models whose graph would not fit into memory.
 //!
 //! The forward pass keeps the input of each layer and the result of its attention; the backward pass goes from the last
-//! layer to the first, works the rest of each one out anew and differentiates it by hand. Adapters stand beside their weights, attention and the
-//! output layer work in pieces. Everything is made of tensor operations that every device has, on tensors without a
-//! graph. The same mathematics as [`super::Decoder`]'s, which the tests compare it with.
+//! layer to the first, works the rest of each one out anew and differentiates it by hand. Adapters stand beside their
+//! weights, attention and the output layer work in pieces. Everything is made of tensor operations that every device has,
+//! on tensors without a graph. The same mathematics as [`super::Decoder`]'s, which the tests compare it with.
 
 mod attention;
 mod block;
