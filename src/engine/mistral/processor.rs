@@ -14,10 +14,11 @@ pub type Step = std::result::Result<Chosen, EngineError>;
 
 /// Draws the tokens of one sequence on the engine's thread.
 ///
-/// The engine decodes with temperature 0, so a row of minus infinity with a single zero forces the token. It must never
-/// see an error or a panic from here: an error corrupts the other sequences of its batch, a panic ends its thread. Faults
-/// therefore go out through the channel, and the sequence is ended by forcing the token that ends a turn, as it is when
-/// nobody listens any more.
+/// The engine decodes with temperature 0, so a row of minus infinity with a single zero forces the token. The row ends
+/// there: the engine looks for the largest of it and takes the softmax of all, which for a whole vocabulary takes longer
+/// than the draw. It must never see an error or a panic from here: an error corrupts the other sequences of its batch, a
+/// panic ends its thread. Faults therefore go out through the channel, and the sequence is ended by forcing the token that
+/// ends a turn, as it is when nobody listens any more.
 pub struct Processor {
     sampler: Mutex<Option<TokenSampler>>,
     steps: UnboundedSender<Step>,
@@ -68,13 +69,10 @@ fn choose(sampler: &mut TokenSampler, logits: &Tensor) -> Step {
 impl CustomLogitsProcessor for Processor {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         let forced = catch_unwind(AssertUnwindSafe(|| {
-            let id = self.next(logits) as usize;
-            let vocabulary = logits.elem_count();
-            let mut row = vec![f32::NEG_INFINITY; vocabulary];
-            if let Some(logit) = row.get_mut(id.min(vocabulary.saturating_sub(1))) {
-                *logit = 0.0;
-            }
-            Tensor::from_vec(row, vocabulary, &Device::Cpu)
+            let last = (self.next(logits) as usize).min(logits.elem_count().saturating_sub(1));
+            let mut row = vec![f32::NEG_INFINITY; last];
+            row.push(0.0);
+            Tensor::from_vec(row, last + 1, &Device::Cpu)
         }));
         // A row that cannot be made leaves the logits as they are: whatever the engine draws then, nobody reads it.
         match forced {
