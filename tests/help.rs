@@ -21,7 +21,7 @@ fn help_is_what_it_was() {
     compare("help-eval.txt", &["eval", "--help"]);
     compare("help-load-test.txt", &["load-test", "--help"]);
     compare("help-tiers.txt", &["tiers", "--help"]);
-    for name in ["list", "show", "verify", "add", "remove", "set-default", "set-effort", "merge"] {
+    for name in ["list", "show", "verify", "add", "remove", "set-default", "set-effort", "merge", "fold"] {
         compare(&format!("help-tiers-{name}.txt"), &["tiers", name, "--help"]);
     }
 }

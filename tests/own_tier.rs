@@ -77,3 +77,25 @@ fn every_answer_is_from_its_own_weights() {
     let differing = differing(&server, 210, 64);
     assert!(differing <= 2, "{differing} of 210 texts differ");
 }
+
+/// The same weights, once with the adapters beside the base and once as checkpoints: what is most likely is the same.
+#[cfg(feature = "mistral")]
+#[test]
+fn a_folded_family_answers_as_its_adapters_do() {
+    let family = crate::server::family();
+    let space = Workspace::new();
+    space.succeed(&["tiers", "fold", "alpha-0.1", "alpha-0.4", "--family", &family, "--out", "folded"]);
+    let servers = [family.as_str(), "folded"]
+        .map(|family| Running::launch(space.command(&["--family", family, "--port", "0", "--log", "warn"])));
+    for (number, effort) in ["none", "medium", "low", "none", "medium"].into_iter().enumerate() {
+        let messages = json!([{"role": "user", "content": format!("What is {} + 13?", 20 + number)}]);
+        let question = json!({"messages": messages, "reasoning_effort": effort, "temperature": 0});
+        let [adapter, checkpoint] = servers.each_ref().map(|server| {
+            let answer = server.chat(question.clone());
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert!(answer.head.contains("x-brevity-tier: "), "{}", answer.head);
+            answer.json()["choices"][0]["message"].clone()
+        });
+        assert_eq!(adapter, checkpoint, "{effort}");
+    }
+}

@@ -1,9 +1,10 @@
 //! Places to write to, tried before any work begins; and the day, for what is written there.
 
 use std::io::Write;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use brevity::family::file_name;
 use brevity_training::Error;
 use brevity_training::trainer;
 
@@ -90,27 +91,6 @@ pub fn name_of(path: &Path) -> String {
     full.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// `name` as part of a file's name: everything but letters, digits, `-`, `_` and `.` becomes `_`.
-pub fn file_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
-}
-
-/// `target` seen from the folder `from`; both exist.
-///
-/// # Errors
-/// When one of them does not.
-pub fn relative(target: &Path, from: &Path) -> Result<PathBuf> {
-    let whole = |path: &Path| path.canonicalize().map_err(Error::io("find", path));
-    Ok(between(&whole(target)?, &whole(from)?))
-}
-
-/// `target` seen from `from`, both absolute.
-fn between(target: &Path, from: &Path) -> PathBuf {
-    let shared = target.components().zip(from.components()).take_while(|(a, b)| a == b).count();
-    let up = from.components().skip(shared).map(|_| Component::ParentDir);
-    up.chain(target.components().skip(shared)).collect()
-}
-
 /// Today in UTC as RFC 3339 writes a day, `2025-03-31`.
 pub fn today() -> String {
     day(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() / 86_400)
@@ -157,16 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_seen_from_others() {
-        let seen = |target: &str, from: &str| between(Path::new(target), Path::new(from));
-        assert_eq!(seen("/a/models/mini/base", "/a/models/mini"), Path::new("base"));
-        assert_eq!(seen("/a/bases/one", "/a/models/mini"), Path::new("../../bases/one"));
-        assert_eq!(seen("/b", "/a"), Path::new("../b"));
-    }
-
-    #[test]
-    fn names_become_file_names() {
-        assert_eq!(file_name("α 0.1/b"), "__0.1_b");
+    fn a_folder_has_a_name() {
         assert_eq!(name_of(Path::new("models/mini/")), "mini");
     }
 

@@ -2,6 +2,7 @@
 
 mod add;
 mod effort;
+mod fold;
 mod list;
 mod merge;
 mod remove;
@@ -21,6 +22,8 @@ Examples:
       the tiers of the bundled family, their efforts and what was measured of them
   serve tiers merge alpha-0.05 alpha-0.1 --weight 0.5 --name alpha-0.075
       a tier half way between two, without training
+  serve tiers fold --out models/folded
+      the same family as checkpoints, for a GPU with memory to spare and for other engines
   serve tiers add runs/mine/checkpoint --name mine --alpha 0.3
       an adapter or a checkpoint that was trained elsewhere
   serve tiers set-effort low alpha-0.2
@@ -28,7 +31,7 @@ Examples:
   serve tiers verify --family organisation/name
       fetch a family from the Hugging Face hub and check it";
 
-/// List, check, add, merge and remove the tiers of a family, and choose which effort leads to which tier
+/// List, check, add, merge, fold and remove the tiers of a family, and choose which effort leads to which tier
 ///
 /// Changes are written to family.toml at once and as a whole. Weights are never changed.
 #[derive(Debug, Args)]
@@ -66,6 +69,7 @@ enum Command {
     SetDefault(effort::Default),
     SetEffort(effort::Effort),
     Merge(merge::Arguments),
+    Fold(fold::Arguments),
 }
 
 /// Runs `serve tiers`.
@@ -83,6 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Command::SetDefault(arguments) => effort::set_default(&family, arguments),
         Command::SetEffort(arguments) => effort::set_effort(&family, arguments),
         Command::Merge(arguments) => merge::run(&family, arguments),
+        Command::Fold(arguments) => fold::run(&family, arguments),
     }
 }
 

@@ -29,6 +29,15 @@ impl Kind {
             Self::Checkpoint => "checkpoint",
         }
     }
+
+    /// The same in the middle of a sentence.
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Self::Base => "the base",
+            Self::Adapter => "an adapter",
+            Self::Checkpoint => "a checkpoint",
+        }
+    }
 }
 
 /// A tier whose weights are on this machine and were found good.

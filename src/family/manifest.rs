@@ -236,6 +236,11 @@ impl Manifest {
         &self.path
     }
 
+    /// From now on the manifest is at `path`, where [`Manifest::save`] writes it. What it names is not changed.
+    pub fn move_to(&mut self, path: impl Into<PathBuf>) {
+        self.path = path.into();
+    }
+
     /// `folder` seen from the manifest's own folder.
     pub fn resolve(&self, folder: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(folder)

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use brevity_training::model::{
-    DType, Device, LoraAdapter, ModelConfig, copy_tokenizer, interpolate_files, weight_files,
-};
+use brevity_training::model::{DType, Device, LoraAdapter, ModelConfig, interpolate_files, weight_files};
 use brevity_training::{Error, Result, files};
 use serde_json::{Map, Value};
 
+use super::draft::Draft;
 use super::{Checker, Kind, Tier, TierTraining, TierWeights, hash};
 
 /// Keys of `config.json` that say nothing about the mathematics.
@@ -52,12 +51,8 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
     if a.name == b.name {
         return Err(Error::config(format!("between `{}` and itself there is nothing", a.name)));
     }
-    if folder.exists() {
-        return Err(Error::config(format!("`{}` exists, choose another name for the tier", folder.display())));
-    }
+    let draft = Draft::beside(folder)?;
     let (first, second) = (checker.tier(a)?, checker.tier(b)?);
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let draft = tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(Error::io("write", parent))?;
     let is_adapter = match (first.kind, second.kind) {
         (Kind::Base | Kind::Adapter, Kind::Base | Kind::Adapter) => true,
         (Kind::Base | Kind::Checkpoint, Kind::Base | Kind::Checkpoint) => false,
@@ -65,9 +60,9 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
             return Err(Error::config(format!(
                 "`{}` is {} and `{}` is {}: an adapter and a checkpoint cannot be mixed; merge two tiers of one kind, or one with the base",
                 a.name,
-                article(first.kind),
+                first.kind.with_article(),
                 b.name,
-                article(second.kind)
+                second.kind.with_article()
             )));
         }
     };
@@ -77,10 +72,10 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
     } else if *bf16 {
         return Err(Error::config("bf16 is for adapters: a merged checkpoint has the format of the first"));
     } else {
-        checkpoints(&first, &second, *share, draft.path())?;
+        checkpoints(&first, &second, *share, &draft)?;
     }
     let sha256 = hash::weights_sha256(draft.path())?;
-    into_place(draft, folder)?;
+    draft.finish()?;
     let training = TierTraining {
         recipe: "merge".to_owned(),
         fingerprint: hash::text_sha256(&format!("merge {share} {} {} {dtype:?}", first.sha256, second.sha256)),
@@ -111,16 +106,10 @@ fn adapters(checker: &Checker<'_>, parts: [(&TierWeights, f64); 2], dtype: DType
     LoraAdapter::sum(&parts)?.save_as(folder, &base.display().to_string(), dtype)
 }
 
-fn checkpoints(a: &TierWeights, b: &TierWeights, share: f64, folder: &Path) -> Result<()> {
+fn checkpoints(a: &TierWeights, b: &TierWeights, share: f64, draft: &Draft) -> Result<()> {
     same_config(&a.folder, &b.folder)?;
-    interpolate_files(&weight_files(&a.folder)?, &weight_files(&b.folder)?, share, folder)?;
-    for name in ["config.json", "generation_config.json", "model.safetensors.index.json"] {
-        let from = a.folder.join(name);
-        if from.is_file() {
-            files::write(&folder.join(name), &std::fs::read(&from).map_err(Error::io("read", &from))?)?;
-        }
-    }
-    copy_tokenizer(&a.folder, folder)
+    interpolate_files(&weight_files(&a.folder)?, &weight_files(&b.folder)?, share, draft.path())?;
+    draft.copy_settings(&a.folder)
 }
 
 /// Checks that two models compute the same function of their weights.
@@ -137,37 +126,6 @@ fn same_config(a: &Path, b: &Path) -> Result<()> {
             ),
         )),
         None => Ok(()),
-    }
-}
-
-/// Renames a finished draft.
-fn into_place(draft: tempfile::TempDir, folder: &Path) -> Result<()> {
-    let path = draft.keep();
-    let renamed = std::fs::rename(&path, folder).and_then(|()| readable(folder));
-    renamed.map_err(|source| {
-        // What cannot be put into place is of no use; that it cannot be removed either would only hide the cause.
-        let _ = std::fs::remove_dir_all(&path);
-        Error::io("write", folder)(source)
-    })
-}
-
-/// Temporary folders are private to their owner; a tier's folder has the permissions of an ordinary one.
-#[cfg(unix)]
-fn readable(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn readable(_folder: &Path) -> std::io::Result<()> {
-    Ok(())
-}
-
-fn article(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Base => "the base",
-        Kind::Adapter => "an adapter",
-        Kind::Checkpoint => "a checkpoint",
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is shown while something runs: a bar on a terminal, plain lines in a pipe. Nothing is decided or written here.
 
+mod counting;
 mod fetching;
 mod loading;
 mod sampling;
@@ -10,6 +11,7 @@ use std::sync::LazyLock;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+pub use counting::Counting;
 pub use fetching::Fetching;
 pub use loading::Loading;
 pub use sampling::Sampling;

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use brevity::family::{Checker, Hub, Manifest, Opened, Source, Tier, TierWeights};
+use brevity::family::{Checker, Hub, Manifest, Opened, Source, Tier, TierWeights, relative};
 use brevity_training::Error;
 use clap::Args;
 
 use super::Family;
 use crate::cli::progress::{self, Fetching};
-use crate::cli::{Failure, Result, place, train};
+use crate::cli::{Failure, Result, train};
 
 /// Add an adapter or a checkpoint as a tier
 ///
@@ -72,7 +72,7 @@ fn local(tier: Tier, folder: &Path, manifest: &Manifest) -> Result<Tier> {
         return Err(Error::config(format!("there is no folder `{}`", folder.display())).into());
     }
     let home = manifest.path().parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let seen = place::relative(folder, home)?;
+    let seen = relative(folder, home)?;
     let has = |name: &str| folder.join(name).is_file();
     if !has("config.json") && !has("adapter_config.json") {
         let message = format!("`{}` holds neither config.json nor adapter_config.json", folder.display());

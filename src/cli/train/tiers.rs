@@ -1,13 +1,13 @@
 //! Reinforcement learning: one run for every alpha, and its entry in the family's manifest.
 
-use brevity::family::{Base, HubId, Manifest, Tier, TierTraining, hash};
+use brevity::family::{Base, HubId, Manifest, Tier, TierTraining, hash, relative};
 use brevity_training::Error;
 use brevity_training::methods::rl;
 use brevity_training::recipe::{Recipe, TuningMode};
 
 use super::{Work, curves, destination, devices, interrupted, stop_between, tier_name};
 use crate::cli::progress::{self, Reinforced};
-use crate::cli::{Failure, Result, command, place};
+use crate::cli::{Failure, Result, command};
 
 /// Trains every tier that is not finished.
 ///
@@ -76,7 +76,7 @@ fn manifest(work: &Work<'_>) -> Result<Manifest> {
         return Ok(manifest);
     }
     let hub = work.base_hub.as_ref().map(HubId::to_string);
-    let path = if hub.is_none() { Some(place::relative(base, &work.out)?) } else { None };
+    let path = if hub.is_none() { Some(relative(base, &work.out)?) } else { None };
     let base = Base { path, hub, sha256: Some(sha256) };
     let mut manifest = Manifest::new(place, &work.recipe.name, base);
     manifest.description = format!("Effort tiers trained with the recipe {}.", work.recipe.name);

@@ -10,6 +10,7 @@
 mod host;
 mod one_core;
 mod processor;
+mod room;
 mod running;
 mod spec;
 mod stream;
@@ -38,6 +39,8 @@ pub struct MistralEngine {
     tiers: RwLock<BTreeMap<String, Tier>>,
     /// The base's model on every device that a tier needs it on. Tiers change one at a time.
     bases: tokio::sync::Mutex<BTreeMap<Device, Loaded>>,
+    /// Bytes for keys and values of each model, on devices that have several.
+    shares: BTreeMap<Device, usize>,
 }
 
 /// A model in memory and what our side knows of it.
@@ -64,8 +67,8 @@ impl MistralEngine {
     /// # Errors
     /// [`EngineError::Failed`] with tier or folder when one does not load.
     pub async fn load(spec: EngineSpec) -> Result<Self, EngineError> {
-        let tiers = spec.tiers.clone();
-        let engine = Self { spec, tiers: RwLock::default(), bases: tokio::sync::Mutex::default() };
+        let (tiers, shares) = (spec.tiers.clone(), room::shares(&spec)?);
+        let engine = Self { spec, tiers: RwLock::default(), bases: tokio::sync::Mutex::default(), shares };
         for tier in tiers {
             engine.load_tier(tier).await?;
         }
@@ -130,7 +133,8 @@ impl MistralEngine {
         let place = folder.to_owned();
         let model = tokio::task::spawn_blocking(move || LocalModel::load(&place)).await;
         let model = model.map_err(|panic| failed(panic.to_string()))?.map_err(|error| failed(error.to_string()))?;
-        let host = Host::load(Source::new(&self.spec, folder, device, takes_adapters)).await?;
+        let source = Source::new(&self.spec, folder, device, takes_adapters);
+        let host = Host::load(source.with_share(self.shares.get(&device).copied())).await?;
         let room = host.context_length().unwrap_or(usize::MAX).min(model.context_length());
         Ok(Loaded { host, model: Arc::new(model.with_context_length(room)) })
     }

@@ -57,6 +57,12 @@ impl Source {
         }
     }
 
+    /// The same with so many bytes for keys and values, where the specification does not say how many.
+    #[must_use]
+    pub fn with_share(self, share: Option<usize>) -> Self {
+        Self { kv_cache: self.kv_cache.or(share), ..self }
+    }
+
     /// The model's folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -98,7 +98,8 @@ pub fn interpolate_files(a: &[PathBuf], b: &[PathBuf], share: f64, folder: &Path
     }
 }
 
-fn open(paths: &[PathBuf]) -> Result<MmapedSafetensors> {
+/// The tensors of safetensors files, read when they are asked for.
+pub(super) fn open(paths: &[PathBuf]) -> Result<MmapedSafetensors> {
     for path in paths {
         // The mapping's own error for a missing file would not name it.
         std::fs::metadata(path).map_err(Error::io("read", path))?;

@@ -175,13 +175,19 @@ impl LoraAdapter {
     /// # Errors
     /// [`Error::Tensor`] when the shapes do not fit.
     pub fn fold(&self, name: &str, weight: &Tensor) -> Result<Tensor> {
-        match self.factors.get(name) {
-            Some(Factors { a, b }) => {
-                let update = (b.matmul(a)? * self.config.scale())?;
-                Ok((weight + update.to_dtype(weight.dtype())?)?)
-            }
+        match self.change(name)? {
+            Some(change) => Ok((weight + change.to_dtype(weight.dtype())?)?),
             None => Ok(weight.clone()),
         }
+    }
+
+    /// `scale * b a` for a covered weight, `[out, in]`; `None` for the others. Differentiable.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the shapes of the factors do not fit.
+    pub fn change(&self, name: &str) -> Result<Option<Tensor>> {
+        let product = |Factors { a, b }: &Factors| Ok((b.matmul(a)? * self.config.scale())?);
+        self.factors.get(name).map(product).transpose()
     }
 }
 

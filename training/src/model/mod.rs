@@ -6,6 +6,7 @@
 
 mod config;
 mod decoder;
+mod fold;
 mod interpolate;
 pub mod layered;
 mod lora;
@@ -19,6 +20,7 @@ mod weights;
 pub use candle_core::{DType, Device, Tensor};
 pub use config::{ModelConfig, SpecialTokens};
 pub use decoder::{Decoder, Packed};
+pub use fold::{Folded, fold_files};
 pub use interpolate::interpolate_files;
 pub use layered::Layered;
 pub use lora::{Factors, LoraAdapter, LoraConfig, TARGET_MODULES, adapter_files};

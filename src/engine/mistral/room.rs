@@ -1,0 +1,152 @@
+//! A GPU's memory among the models that share it.
+//!
+//! The engine gives a model's keys and values what is free when it is loaded, so that a second model finds no room. Where
+//! several are to be loaded on one GPU, each is therefore told its share before. Nothing is loaded here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use brevity_training::files;
+use brevity_training::model::weight_files;
+use mistralrs::core::MemoryUsage;
+use serde_json::Value;
+
+use super::spec::{DType, Device, EngineSpec, Weights};
+use crate::engine::EngineError;
+
+/// Bytes for keys and values of each model on the GPUs that get more than one, unless the specification says how many.
+///
+/// # Errors
+/// [`EngineError::Failed`] when their weights alone do not fit, with the numbers and what to do.
+pub fn shares(spec: &EngineSpec) -> Result<BTreeMap<Device, usize>, EngineError> {
+    let mut shares = BTreeMap::new();
+    if spec.kv_cache.is_some() {
+        return Ok(shares);
+    }
+    for (device, folders) in models(spec) {
+        let Device::Cuda(index) = device else { continue };
+        if folders.len() < 2 {
+            continue;
+        }
+        // A GPU that cannot be opened is explained where the first model is loaded.
+        let Ok(opened) = mistralrs::Device::new_cuda(index) else { continue };
+        let Ok(memory) = MemoryUsage.query(&opened) else { continue };
+        let mut weights: Vec<u64> = folders.iter().map(|folder| size(folder, spec.dtype)).collect();
+        if spec.quantization.is_some() {
+            // Eight bits; with four there is more room than is shared.
+            weights.iter_mut().for_each(|bytes| *bytes /= 2);
+        }
+        let share = share(memory.available() as u64, &weights).map_err(|told| {
+            EngineError::failed(format!(
+                "{told} on `cuda:{index}`: let tiers be adapters, which share one model, list fewer of them, quantise with \
+                 `--isq`, or give some a `device` of their own in family.toml"
+            ))
+        })?;
+        let (count, told) = (folders.len(), share >> 20);
+        tracing::info!(device = index, models = count, mebibytes = told, "each model's share for keys and values");
+        shares.insert(device, share);
+    }
+    Ok(shares)
+}
+
+/// The folders that are loaded as models of their own, by device: adapters share their base.
+fn models(spec: &EngineSpec) -> BTreeMap<Device, Vec<&Path>> {
+    let mut models: BTreeMap<Device, Vec<&Path>> = BTreeMap::new();
+    let mut has_base = BTreeMap::new();
+    for tier in &spec.tiers {
+        let device = tier.device.unwrap_or(spec.device);
+        let folder = match &tier.weights {
+            Weights::Checkpoint(folder) => folder,
+            Weights::Base | Weights::Adapter(_) if has_base.insert(device, ()).is_some() => continue,
+            Weights::Base | Weights::Adapter(_) => &spec.base,
+        };
+        models.entry(device).or_default().push(folder);
+    }
+    models
+}
+
+/// Half of what the weights leave, in equal parts: the other half is for activations and recorded steps.
+fn share(free: u64, weights: &[u64]) -> Result<usize, String> {
+    let all: u64 = weights.iter().sum();
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    match free.checked_sub(all) {
+        Some(left) if left > 0 => Ok((left / 2 / weights.len().max(1) as u64) as usize),
+        _ => Err(format!(
+            "the {} models of these tiers take {:.1} GiB, {:.1} GiB are free",
+            weights.len(),
+            gib(all),
+            gib(free)
+        )),
+    }
+}
+
+/// Bytes that the model in `folder` takes in memory. What cannot be read counts nothing: its load says why.
+fn size(folder: &Path, dtype: DType) -> u64 {
+    let on_disk: u64 = weight_files(folder)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|file| std::fs::metadata(file).ok())
+        .map(|file| file.len())
+        .sum();
+    let config: Value = files::read_json(&folder.join("config.json")).unwrap_or_default();
+    let is_wide = ["torch_dtype", "dtype"].iter().any(|key| config[key] == "float32");
+    match (is_wide, dtype == DType::F32) {
+        (true, false) => on_disk / 2,
+        (false, true) => on_disk * 2,
+        (true, true) | (false, false) => on_disk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_share_the_base_of_their_device() {
+        let mut spec = EngineSpec::new("base")
+            .with_tier("base", Weights::Base, None)
+            .with_tier("a", Weights::Adapter("a".into()), None)
+            .with_tier("b", Weights::Checkpoint("b".into()), None)
+            .with_tier("c", Weights::Adapter("c".into()), None)
+            .on(Some(Device::Cuda(1)));
+        spec.device = Device::Cuda(0);
+        let models = models(&spec);
+        assert_eq!(models[&Device::Cuda(0)], [Path::new("base"), Path::new("b")]);
+        assert_eq!(models[&Device::Cuda(1)], [Path::new("base")]);
+    }
+
+    #[test]
+    fn what_the_weights_leave_is_shared() {
+        assert_eq!(share(100, &[10, 10]), Ok(20));
+        assert_eq!(share(100, &[20, 20, 20]), Ok(6));
+        let gib = 1 << 30;
+        let told = share(24 * gib, &[15 * gib, 15 * gib]).unwrap_err();
+        assert_eq!(told, "the 2 models of these tiers take 30.0 GiB, 24.0 GiB are free");
+        assert!(share(7, &[7]).is_err());
+    }
+
+    #[test]
+    fn weights_are_counted_in_the_format_they_are_loaded_in() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/base");
+        let on_disk = std::fs::metadata(base.join("model.safetensors")).unwrap().len();
+        let config: Value = files::read_json(&base.join("config.json")).unwrap();
+        let width = |wide: bool| if wide { 4 } else { 2 };
+        let is_wide = config["torch_dtype"] == "float32" || config["dtype"] == "float32";
+        for (dtype, loaded) in [(DType::F32, 4), (DType::BF16, 2), (DType::Auto, 2)] {
+            assert_eq!(size(&base, dtype), on_disk * loaded / width(is_wide));
+        }
+        assert_eq!(size(Path::new("nowhere"), DType::Auto), 0);
+    }
+
+    #[test]
+    fn nothing_is_shared_on_a_processor_or_when_it_is_said() {
+        let mut spec = EngineSpec::new("base").with_tier("base", Weights::Base, None).with_tier(
+            "b",
+            Weights::Checkpoint("b".into()),
+            None,
+        );
+        assert!(shares(&spec).unwrap().is_empty());
+        (spec.device, spec.kv_cache) = (Device::Cuda(0), Some(1 << 30));
+        assert!(shares(&spec).unwrap().is_empty());
+    }
+}
