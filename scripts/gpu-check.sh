@@ -201,16 +201,12 @@ stop_server() {
     wait "$server" 2>/dev/null || true
 }
 
-# Serves the base of a family of random weights for its memory, then all of it, and asks it at several concurrencies, all
-# tiers mixed.
-serve_shape() {
-    local shape=$1 folder server port=8123 before
+# Serves a family at several concurrencies, all tiers mixed, and prints a row for each. Usage: ask_all FAMILY SHAPE TIERS BEFORE,
+# the last one the memory in use before.
+ask_all() {
+    local folder users requests
     folder=$(mktemp -d)
-    before=$(memory_used)
-    start_server "$(family "$shape")/base"
-    echo "{\"shape\": \"$shape\", \"tiers\": 1, \"memory_gib\": $((($(memory_used) - before) * 1000 / 1024))e-3}"
-    stop_server
-    start_server "$(family "$shape")"
+    start_server "$1"
     for load in '1 8' '8 32' '32 128' '128 384'; do
         read -r users requests <<<"$load"
         timeout 90 "$binaries/serve" load-test --url "http://127.0.0.1:$port/v1" --suite mini:easy --problems 400 \
@@ -218,22 +214,39 @@ serve_shape() {
             --temperature 1 --out "$folder/load-$users" >>"$log" 2>&1 || true
         "$python" -c '
 import json, sys
-shape, users, before, used, path = sys.argv[1:]
+shape, tiers, users, before, used, path = sys.argv[1:]
 summary = json.load(open(path))
 first = [effort["metrics"]["time_to_first_token"]["p50"] * 1e3 for effort in summary["efforts"]]
 rest = [effort["metrics"]["time_per_output_token"]["p50"] * 1e3 for effort in summary["efforts"]]
-print(json.dumps({"shape": shape, "tiers": 4, "users": int(users),
+print(json.dumps({"shape": shape, "tiers": tiers, "users": int(users),
     "succeeded": sum(effort["succeeded"] for effort in summary["efforts"]),
     "tokens_per_second": summary["total"]["tokens_per_second"], "first_token_p50_ms": sum(first) / len(first),
     "per_token_p50_ms": sum(rest) / len(rest), "memory_gib": (int(used) - int(before)) / 1024}))
-' "$shape" "$users" "$before" "$(memory_used)" "$folder/load-$users/summary.json" 2>>"$log" || echo "no result at $users users"
+' "$2" "$3" "$users" "$4" "$(memory_used)" "$folder/load-$users/summary.json" 2>>"$log" || echo "no result at $users users"
     done
     stop_server
-    rm -rf "$folder" "$families/$shape"
+    rm -rf "$folder"
+}
+
+# Serves the base of a family of random weights for its memory, then all of it with adapters beside the base, then, in the
+# smaller shape, with the adapters folded into checkpoints (those of 7B would take 60 GB of disk).
+serve_shape() {
+    local shape=$1 server port=8123 before
+    before=$(memory_used)
+    start_server "$(family "$shape")/base"
+    echo "{\"shape\": \"$shape\", \"tiers\": \"base alone\", \"memory_gib\": $((($(memory_used) - before) * 1000 / 1024))e-3}"
+    stop_server
+    ask_all "$(family "$shape")" "$shape" 'adapters' "$before"
+    if [[ $shape == 1.5b ]]; then
+        "$binaries/serve" tiers fold --family "$(family "$shape")" --out "$families/folded" >>"$log" 2>&1 || true
+        ask_all "$families/folded" "$shape" 'checkpoints' "$before"
+        rm -rf "$families/folded"
+    fi
+    rm -rf "${families:?}/$shape"
 }
 
 serving() {
-    echo '## Serving four tiers of random weights, adapters on one base, 256 tokens a request, tiers mixed'
+    echo '## Serving four tiers of random weights, 256 tokens a request, tiers mixed; 4 GiB of keys and values a model'
     local shapes=("$@")
     ((${#shapes[@]})) || shapes=(1.5b 7b)
     for shape in "${shapes[@]}"; do serve_shape "$shape"; done |
