@@ -22,7 +22,7 @@ use crate::model::{Layered, Packed};
 use crate::{Error, Result};
 
 /// Prompt tokens that are run at a time.
-const PREFILL_TOKENS: usize = 8192;
+pub(crate) const PREFILL_TOKENS: usize = 8192;
 
 /// Samples many sequences of different lengths at once, on the model's device.
 ///

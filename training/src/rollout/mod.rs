@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 pub use cpu::CpuSampler;
 pub use device::DeviceSampler;
+pub(crate) use device::PREFILL_TOKENS;
 
 use crate::Result;
 

@@ -4,14 +4,14 @@ use std::ffi::c_void;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::has_attention_kernels;
 use super::launch::{Argument, Grid, Kernels, Source, address, pointer, variant};
 use crate::{Error, Result};
 
 impl Kernels {
     /// The kernels for attention over heads of `head_dim` in the format of `x`, where this build has them.
     pub(crate) fn attending(x: &Tensor, head_dim: usize) -> Option<Self> {
-        let has = cfg!(feature = "flash") && matches!(head_dim, 64 | 128);
-        if has { Self::in_half(x, 8) } else { None }
+        if has_attention_kernels(head_dim) { Self::in_half(x, 8) } else { None }
     }
 
     /// Causal attention of packed sequences: `q` bf16 `[tokens, heads, head_dim]`, `k` and `v`
