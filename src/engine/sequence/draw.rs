@@ -69,27 +69,27 @@ impl Draw {
     }
 
     /// Natural logarithm of the sum of exponentials.
-    pub fn log_total(&self) -> f64 {
+    pub fn log_total(&mut self) -> f64 {
         let highest = self.highest();
         if highest == f32::NEG_INFINITY {
             return 0.0;
         }
-        let total: f64 = self.logits.iter().map(|&logit| f64::from((logit - highest).exp())).sum();
-        f64::from(highest) + total.ln()
+        self.weigh(highest, 1.0);
+        f64::from(highest) + self.weights.chunks(BLOCK).map(sum).sum::<f64>().ln()
     }
 
     /// The `count` most likely indices with their logits, most likely first.
     pub fn most_likely(&mut self, count: usize) -> Vec<(u32, f32)> {
-        if count <= 1 {
-            let mut best: Option<(f32, u32)> = None;
-            for (id, &logit) in self.logits.iter().enumerate() {
-                if logit > best.map_or(f32::NEG_INFINITY, |(best, _)| best) {
-                    best = Some((logit, id as u32));
-                }
-            }
-            return best.into_iter().take(count).map(|(logit, id)| (id, logit)).collect();
+        let highest = self.highest();
+        if highest == f32::NEG_INFINITY {
+            return Vec::new();
         }
-        self.gather([], f32::NEG_INFINITY, |_| true);
+        if count <= 1 {
+            let first = self.logits.iter().position(|&logit| logit == highest);
+            return first.into_iter().take(count).map(|id| (id as u32, highest)).collect();
+        }
+        let cuts = REACHES.map(|reach| highest - reach as f32);
+        self.gather(cuts, f32::NEG_INFINITY, |candidates| candidates.len() >= count);
         self.keep_best(count);
         self.candidates.iter().map(|&(logit, id)| (id, logit)).collect()
     }
@@ -294,6 +294,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn totals_and_the_most_likely_are_those_of_all_logits(
+            logits in prop::collection::vec(-90f32..30.0, 1..3000),
+            count in 0usize..25,
+        ) {
+            let mut sorted: Vec<(f32, u32)> = logits.iter().enumerate().map(|(id, &logit)| (logit, id as u32)).collect();
+            sorted.sort_by(descending);
+            let wanted: Vec<(u32, f32)> = sorted.iter().take(count).map(|&(logit, id)| (id, logit)).collect();
+            let mut draw = loaded(&logits);
+            prop_assert_eq!(draw.most_likely(count), wanted);
+            let highest = f64::from(sorted[0].0);
+            let total = highest + logits.iter().map(|&logit| (f64::from(logit) - highest).exp()).sum::<f64>().ln();
+            prop_assert!((draw.log_total() - total).abs() < 1e-6, "{} {total}", draw.log_total());
+        }
+
         #[test]
         fn partial_sorting_finds_the_nucleus_of_a_full_sort(
             logits in prop::collection::vec(-4f32..4.0, 1..600),
