@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every check and measurement that needs a GPU; prints tables in Markdown. Training takes five minutes on an H200, serving five
-# for each of its two shapes: `run training`, `run serving 1.5b` and `run serving 7b` do one part, `run` does all.
+# Every check and measurement that needs a GPU; prints tables in Markdown. On an H200 training takes five minutes, serving about
+# as long for each of its three kinds: `run training`, `run serving 1.5b`, `run serving folded` and `run serving 7b` do one
+# part, `run` does all.
 #
 #   eval "$(scripts/cuda-home ~/cuda-13.0)"   # where the CUDA toolkit is not installed
 #   scripts/gpu-check.sh build                # on any machine: makes target/gpu/{large,unit,serve}
@@ -228,27 +229,30 @@ print(json.dumps({"shape": shape, "tiers": tiers, "users": int(users),
     rm -rf "$folder"
 }
 
-# Serves the base of a family of random weights for its memory, then all of it with adapters beside the base, then, in the
-# smaller shape, with the adapters folded into checkpoints (those of 7B would take 60 GB of disk).
+# Serves a family of random weights with the adapters beside the base, and before it the base alone for its memory; `folded`
+# stands for 1.5B with the adapters folded into checkpoints (those of 7B would take 60 GB of disk).
 serve_shape() {
     local shape=$1 server port=8123 before
     before=$(memory_used)
+    if [[ $shape == folded ]]; then
+        if "$binaries/serve" tiers fold --family "$(family 1.5b)" --out "$families/folded" >>"$log" 2>&1; then
+            ask_all "$families/folded" 1.5b checkpoints "$before"
+        else
+            echo 'folding failed'
+        fi
+        rm -rf "$families/folded"
+        return
+    fi
     start_server "$(family "$shape")/base"
     echo "{\"shape\": \"$shape\", \"tiers\": \"base alone\", \"memory_gib\": $((($(memory_used) - before) * 1000 / 1024))e-3}"
     stop_server
-    ask_all "$(family "$shape")" "$shape" 'adapters' "$before"
-    if [[ $shape == 1.5b ]]; then
-        "$binaries/serve" tiers fold --family "$(family "$shape")" --out "$families/folded" >>"$log" 2>&1 || true
-        ask_all "$families/folded" "$shape" 'checkpoints' "$before"
-        rm -rf "$families/folded"
-    fi
-    rm -rf "${families:?}/$shape"
+    ask_all "$(family "$shape")" "$shape" adapters "$before"
 }
 
 serving() {
-    echo '## Serving four tiers of random weights, 256 tokens a request, tiers mixed; 4 GiB of keys and values a model'
+    echo '## Serving a base and four tiers of random weights, the four mixed, 256 tokens a request; 4 GiB of keys and values a model'
     local shapes=("$@")
-    ((${#shapes[@]})) || shapes=(1.5b 7b)
+    ((${#shapes[@]})) || shapes=(1.5b folded 7b)
     for shape in "${shapes[@]}"; do serve_shape "$shape"; done |
         table shape tiers users succeeded tokens_per_second first_token_p50_ms per_token_p50_ms memory_gib
     echo
@@ -272,7 +276,7 @@ run() {
     case ${1:-all} in
     all) training && { [[ ,$features, != *,cuda,* ]] || serving; } ;;
     training | serving) "$@" ;;
-    *) echo "no part is named $1: training or serving [1.5b|7b]" >&2 && exit 2 ;;
+    *) echo "no part is named $1: training or serving [1.5b|folded|7b]" >&2 && exit 2 ;;
     esac
     echo '## Messages'
     echo '```'

@@ -78,7 +78,7 @@ fn a_merged_tier_is_a_tier_like_any_other() {
 fn a_folded_family_is_a_family_of_checkpoints() {
     let space = Workspace::with_family();
     let said = space.succeed(&tiers(&["fold", "--out", "new/folded"])).stderr;
-    assert!(said.contains("alpha-0.1: ") && said.contains("% of the adapter's change is kept"), "{said}");
+    assert!(said.contains("alpha-0.1: ") && said.contains("the rounding is 0.0 % of the adapter's change"), "{said}");
     assert!(said.contains("serve --family new/folded"), "{said}");
     let listed = space.succeed(&["tiers", "list", "--family", "new/folded"]).stdout;
     assert_eq!(listed.lines().filter(|line| line.contains("checkpoint")).count(), 2, "{listed}");
@@ -95,7 +95,7 @@ fn a_folded_family_is_a_family_of_checkpoints() {
         "4",
     ]);
     space.fail(&tiers(&["fold", "--out", "new/folded"]), 1, &["`new/folded` exists"]);
-    space.fail(&tiers(&["fold", "base", "--out", "x"]), 1, &["`base` is the base: only an adapter"]);
+    space.fail(&tiers(&["fold", "base", "--out", "x"]), 1, &["`base` is no adapter"]);
     space.fail(&["tiers", "fold", "--family", "new/folded", "--out", "x"], 1, &["no adapter that could be folded"]);
     assert!(!space.path("x").exists());
 }

@@ -1,4 +1,7 @@
 //! A folder of a tier or a family while it is written: beside its place, under a name of its own, and renamed when it is whole.
+//!
+//! An error or an interruption leaves nothing of it; a process that is killed leaves a folder `.writing-…` that may be
+//! removed. What is written into it is not known here.
 
 use std::path::{Path, PathBuf};
 
@@ -54,13 +57,13 @@ impl Draft {
     /// # Errors
     /// [`Error::Io`] when it cannot be renamed; the draft is gone then.
     pub fn finish(self) -> Result<()> {
-        let path = self.folder.keep();
-        let renamed = std::fs::rename(&path, &self.place).and_then(|()| readable(&self.place));
-        renamed.map_err(|source| {
-            // What cannot be put into place is of no use; that it cannot be removed either would only hide the cause.
-            let _ = std::fs::remove_dir_all(&path);
-            Error::io("write", &self.place)(source)
-        })
+        let place = self.place;
+        readable(self.folder.path()).map_err(Error::io("write", &place))?;
+        std::fs::rename(self.folder.path(), &place).map_err(Error::io("write", &place))?;
+        // There is nothing left at its old name that could be removed.
+        let _renamed = self.folder.keep();
+        let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        files::sync_folder(parent).map_err(Error::io("write", parent))
     }
 }
 

@@ -1,20 +1,23 @@
 //! A family whose adapters are checkpoints: each one's change added to a copy of the base's weights.
 //!
-//! An engine may compute a checkpoint faster than a base with an adapter beside it; the price is the memory of a model for
-//! every tier.
+//! An engine may compute a checkpoint in ways that it has not for a base with an adapter beside it; the price is the memory
+//! of a model for every tier. First everything is looked at ([`Fold::new`]), then everything is written ([`Fold::write`]).
+//! No engine is known here, and nothing is measured.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use brevity_training::model::{Device, Folded, LoraAdapter, ModelConfig, fold_files, weight_files};
+use brevity_training::model::{Device, LoraAdapter, ModelConfig, fold_files, weight_files};
 use brevity_training::{Error, Result};
 
 use super::draft::Draft;
 use super::hub::{Downloads, Hub};
 use super::{
-    BaseWeights, Checker, Kind, MANIFEST, Manifest, Opened, Tier, TierWeights, file_name, hash, relative, size_on_disk,
+    BaseWeights, Checker, Kind, MANIFEST, Manifest, Opened, Tier, TierTraining, TierWeights, file_name, hash, relative,
+    size_on_disk,
 };
 
-/// Is told how far [`fold`] is.
+/// Is told how far [`Fold::write`] is.
 pub trait Folding {
     /// A tier begins; its weights take so many bytes.
     fn begin(&mut self, tier: &str, bytes: u64);
@@ -22,66 +25,143 @@ pub trait Folding {
     /// So many more of the bytes are done; `false` ends the work.
     fn done(&mut self, bytes: u64) -> bool;
 
-    /// The tier is whole.
-    fn end(&mut self, tier: &str, folded: &Folded);
+    /// The tier is whole; its rounding, as [`fold_files`] tells it.
+    fn end(&mut self, tier: &str, rounding: f64);
 }
 
-/// Writes a family into the folder `out`, whole or not at all: `opened` with the adapters that `only` names as checkpoints
-/// in folders of their own, with all of them where it names none. The other tiers and the base stay where they are. Cards
-/// of the folded tiers are left out, for they were measured on other weights.
-///
-/// # Errors
-/// [`Error::Config`] when `out` exists, `only` names a tier that is not there or no adapter, or there is no adapter at all;
-/// as [`Checker`] for a tier that is broken; [`Error::Interrupted`]; [`Error::Io`] when something cannot be written.
-pub fn fold(
-    opened: &Opened,
-    only: &[String],
-    out: &Path,
-    (hub, downloads): (&Hub, &mut dyn Downloads),
-    folding: &mut dyn Folding,
-) -> Result<Manifest> {
-    let draft = Draft::beside(out)?;
-    let mut checker = Checker::new(opened, hub, downloads)?;
-    let base = checker.base().clone();
-    for name in only {
-        let tier = opened.manifest.tier(name)?;
-        let kind = checker.tier(tier)?.kind;
-        if kind != Kind::Adapter {
-            return Err(Error::config(format!("`{name}` is {}: only an adapter can be folded", kind.with_article())));
+/// What will be folded, and was found good.
+#[derive(Debug)]
+pub struct Fold {
+    manifest: Manifest,
+    base: BaseWeights,
+    tiers: Vec<Part>,
+}
+
+/// What becomes of a tier.
+#[derive(Debug)]
+enum Part {
+    /// Listed as it is.
+    Stays(Tier),
+    /// Listed as it is, but for where its folder is seen from.
+    Moves(Tier, PathBuf),
+    /// Folded.
+    Folds(Tier, TierWeights),
+}
+
+impl Fold {
+    /// Looks at the adapters of `opened` that `only` names, at all of them where it names none, and at their base. Bases of
+    /// the Qwen2 architecture only.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `only` names a tier that is not there or is no adapter, when there is no adapter at all, or when
+    /// two tiers would get the same folder; as [`Checker`] for a base or tier that is broken.
+    pub fn new(opened: &Opened, only: &[String], hub: &Hub, downloads: &mut dyn Downloads) -> Result<Self> {
+        let manifest = opened.manifest.clone();
+        for name in only {
+            manifest.tier(name)?;
         }
-    }
-    let mut manifest = opened.manifest.clone();
-    manifest.tiers.clear();
-    if manifest.base.hub.is_none() {
-        manifest.base.path = Some(relative(&base.folder, draft.path())?);
-        manifest.base.sha256 = Some(base.sha256.clone());
-    }
-    let mut count = 0;
-    for tier in &opened.manifest.tiers {
-        let tier = match tier.upstream {
-            Some(_) => tier.clone(),
-            None => {
-                let found = checker.tier(tier)?;
-                let is_chosen = only.is_empty() || only.contains(&tier.name);
-                if found.kind == Kind::Adapter && is_chosen {
-                    count += 1;
-                    let sha256 = one(&base, &found, &draft.path().join(file_name(&tier.name)), folding)?;
-                    Tier { card: None, ..tier.clone() }.with_checkpoint(file_name(&tier.name), sha256)
+        let mut checker = Checker::new(opened, hub, downloads)?;
+        let mut tiers: Vec<Part> = Vec::new();
+        for tier in &manifest.tiers {
+            let is_named = only.contains(&tier.name);
+            let part =
+                if tier.upstream.is_some() || tier.is_base() || (tier.hub.is_some() && !is_named && !only.is_empty()) {
+                    Part::Stays(tier.clone())
                 } else {
-                    moved(tier, &found, draft.path())?
-                }
+                    let found = checker.tier(tier)?;
+                    match found.kind {
+                        Kind::Adapter if is_named || only.is_empty() => Part::Folds(tier.clone(), found),
+                        _ if tier.hub.is_some() => Part::Stays(tier.clone()),
+                        _ => Part::Moves(tier.clone(), found.folder),
+                    }
+                };
+            if let (true, Part::Stays(_) | Part::Moves(..)) = (is_named, &part) {
+                let message = format!("`{}` is no adapter, and only an adapter can be folded", tier.name);
+                return Err(Error::config(message));
             }
-        };
-        manifest.tiers.push(tier);
+            tiers.push(part);
+        }
+        let fold = Self { base: checker.base().clone(), manifest, tiers };
+        fold.check_names()?;
+        Ok(fold)
     }
-    if count == 0 {
-        return Err(Error::config(format!("family `{}` has no adapter that could be folded", manifest.name)));
+
+    /// The tiers that are folded.
+    fn chosen(&self) -> impl Iterator<Item = &Tier> {
+        self.tiers.iter().filter_map(|part| match part {
+            Part::Folds(tier, _) => Some(tier),
+            Part::Stays(_) | Part::Moves(..) => None,
+        })
     }
-    manifest.move_to(draft.path().join(MANIFEST));
-    manifest.save()?;
-    draft.finish()?;
-    manifest.move_to(out.join(MANIFEST));
-    Ok(manifest)
+
+    fn check_names(&self) -> Result<()> {
+        let names: Vec<&str> = self.chosen().map(|tier| tier.name.as_str()).collect();
+        if names.is_empty() {
+            let message = format!("family `{}` has no adapter that could be folded", self.manifest.name);
+            return Err(Error::config(message));
+        }
+        for (index, name) in names.iter().enumerate() {
+            let folder = file_name(name);
+            if let Some(other) = names[..index].iter().find(|other| file_name(other) == folder) {
+                let message =
+                    format!("`{other}` and `{name}` would both get the folder `{folder}`; fold them one by one");
+                return Err(Error::config(message));
+            }
+            if [".", "..", MANIFEST].contains(&folder.as_str()) {
+                return Err(Error::config(format!("no folder can be named after the tier `{name}`; rename the tier")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that [`Fold::write`] takes on disk, but for small files.
+    pub fn bytes(&self) -> u64 {
+        self.chosen().count() as u64 * size_on_disk(&self.base.folder)
+    }
+
+    /// Writes the family into the folder `out`, whole or not at all. The base, and tiers that are not folded, stay where they
+    /// are and are referred to. Cards of folded tiers are left out, for they were measured on other weights; as their
+    /// training stands `command`, which made them of the adapters.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `out` exists; [`Error::Format`] for weights that [`fold_files`] refuses; [`Error::Interrupted`]
+    /// when `folding` says so; [`Error::Io`] when something cannot be written.
+    pub fn write(self, out: &Path, command: &str, folding: &mut dyn Folding) -> Result<Manifest> {
+        let Self { mut manifest, base, tiers } = self;
+        let draft = Draft::beside(out)?;
+        if manifest.base.hub.is_none() {
+            manifest.base.path = Some(relative(&base.folder, draft.path())?);
+            manifest.base.sha256 = Some(base.sha256.clone());
+        }
+        manifest.tiers.clear();
+        for part in tiers {
+            let tier = match part {
+                Part::Stays(tier) => tier,
+                Part::Moves(tier, folder) => moved(tier, &relative(&folder, draft.path())?),
+                Part::Folds(tier, found) => {
+                    let began = Instant::now();
+                    let sha256 = one(&base, &found, &draft.path().join(file_name(&tier.name)), folding)?;
+                    let training = TierTraining {
+                        recipe: "fold".to_owned(),
+                        fingerprint: hash::text_sha256(&format!("fold {} {}", base.sha256, found.sha256)),
+                        steps: 0,
+                        seed: 0,
+                        wall_seconds: began.elapsed().as_secs_f64(),
+                        command: command.to_owned(),
+                        base_sha256: Some(base.sha256.clone()),
+                    };
+                    let place = file_name(&tier.name);
+                    Tier { card: None, training: Some(training), ..tier }.with_checkpoint(place, sha256)
+                }
+            };
+            manifest.tiers.push(tier);
+        }
+        manifest.move_to(draft.path().join(MANIFEST));
+        manifest.save()?;
+        draft.finish()?;
+        manifest.move_to(out.join(MANIFEST));
+        Ok(manifest)
+    }
 }
 
 /// Writes one adapter as a checkpoint into `folder` and returns the hash of its weights.
@@ -89,21 +169,21 @@ fn one(base: &BaseWeights, tier: &TierWeights, folder: &Path, folding: &mut dyn 
     folding.begin(&tier.name, size_on_disk(&base.folder));
     let draft = Draft::beside(folder)?;
     let adapter = LoraAdapter::load(&tier.folder, &ModelConfig::read(&base.folder)?, &Device::Cpu)?;
-    let folded = fold_files(&weight_files(&base.folder)?, &adapter, draft.path(), &mut |bytes| folding.done(bytes))?;
+    let weights = weight_files(&base.folder)?;
+    let rounding = fold_files(&weights, &adapter, draft.path(), &mut |bytes| folding.done(bytes))?;
     draft.copy_settings(&base.folder)?;
     let sha256 = hash::weights_sha256(draft.path())?;
     draft.finish()?;
-    folding.end(&tier.name, &folded);
+    folding.end(&tier.name, rounding);
     Ok(sha256)
 }
 
-/// The tier as a manifest in `home` names it.
-fn moved(tier: &Tier, found: &TierWeights, home: &Path) -> Result<Tier> {
-    let mut tier = tier.clone();
+/// The tier with its weights in `place`.
+fn moved(mut tier: Tier, place: &Path) -> Tier {
     for folder in [&mut tier.adapter, &mut tier.checkpoint].into_iter().flatten() {
-        *folder = relative(&found.folder, home)?;
+        place.clone_into(folder);
     }
-    Ok(tier)
+    tier
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ mod vocabulary;
 pub use card::{LevelCard, TierCard};
 pub use check::{BaseWeights, Checker, Kind, TierWeights};
 pub use effort::{Effort, default_effort_map};
-pub use fold::{Folding, fold};
+pub use fold::{Fold, Folding};
 pub use header::size_on_disk;
 pub use hub::{Downloads, Hub, HubFile, HubId};
 pub use load::{BrokenTier, LoadedFamily, TierOutcome, check, load};

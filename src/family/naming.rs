@@ -1,4 +1,6 @@
 //! Folders as a manifest names them: seen from its own, and called like the tier.
+//!
+//! Text only, but for finding out where a folder really is. Whether two names become one folder is for the caller to ask.
 
 use std::path::{Component, Path, PathBuf};
 

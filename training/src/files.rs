@@ -133,8 +133,11 @@ fn make_world_readable(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A rename is durable only once the folder that holds the name is synced.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Makes what was renamed in `folder` durable, which it is only once the folder itself is synced.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

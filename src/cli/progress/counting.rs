@@ -1,4 +1,6 @@
-//! Bytes that are worked through.
+//! Bytes that are worked through, by whatever takes long enough to be watched.
+//!
+//! What the bytes are of is said by the name; nothing is written here.
 
 use std::time::{Duration, Instant};
 

@@ -70,7 +70,8 @@ pub struct Model {
     pub isq: Option<String>,
 
     /// Memory for keys and values, of every model that is loaded on a GPU, as in `8GiB`; on a processor they take what they
-    /// need [default: about nine tenths of what is left of the GPU; where it has several models, half, in equal parts]
+    /// need [default: what the weights leave but a twentieth of the GPU; with several models on it, for each an equal part of
+    /// half of what their weights leave]
     #[arg(long, env = "BREVITY_KV_CACHE", hide_env_values = true, value_name = "SIZE", value_parser = values::size)]
     pub kv_cache: Option<usize>,
 }

@@ -1,27 +1,26 @@
 //! `serve tiers fold`: a family whose adapters are checkpoints.
+//!
+//! What may be folded is found out and its room on the disk asked for before anything is written; what is shown meanwhile is
+//! decided here, all else in the family's own room.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brevity::family::{self, Folding, size_on_disk};
-use brevity_training::model::Folded;
-use brevity_training::trainer;
+use brevity::family::{Fold, Folding};
+use brevity_training::{Error, trainer};
 use clap::Args;
 
 use super::Family;
 use crate::cli::progress::{self, Counting, Fetching};
-use crate::cli::{Result, interrupt, place};
+use crate::cli::{Failure, Result, command, interrupt, place};
 
-/// Share of an adapter's change that may be lost before a warning.
-const MUCH: f64 = 0.05;
-
-/// Write a family whose adapters are folded into the weights: every tier a checkpoint of its own
+/// Write a family whose adapters are checkpoints: each one's change added to a copy of the base's weights
 ///
-/// On a GPU the engine records the steps of a checkpoint and plays them back; those of a base with an adapter it starts
-/// kernel by kernel. Other programs load a checkpoint as any model. It takes the memory and the disk of a whole model for
-/// every tier. The weights keep their format: in bf16 the sums are rounded at random, up or down, so that changes too small
-/// for their last bit arrive in the mean. Names, efforts and budgets stay; cards of the folded tiers do not, measure them
-/// with `serve eval --write-cards`.
+/// On a GPU the engine records decoding steps only while no adapter is in the batch, and otherwise starts them kernel by
+/// kernel. Other programs load a checkpoint as any model. The price is the memory and the disk of a whole model for every
+/// tier. The weights keep their format: in bf16 the sums are rounded at random, up or down, so that changes too small for the
+/// last bit arrive in the mean. The base, and tiers that are not folded, stay where they are, and the new family refers to them.
+/// Names, efforts and budgets stay; cards of the folded tiers do not, measure them with `serve eval --write-cards`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Tiers to fold; the others are listed as they are [default: all adapters]
@@ -38,25 +37,23 @@ pub struct Arguments {
 /// # Errors
 /// When the folder exists or cannot be written, a tier is unknown, broken or no adapter, or somebody asks to stop.
 pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
-    let opened = family.open()?;
-    let parent = arguments.out.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        place::writable(parent, "--out")?;
+    let Arguments { tiers, out } = arguments;
+    let shown = out.display();
+    if out.exists() {
+        return Err(Failure::from(Error::config(format!("`{shown}` exists"))).hint("name another folder with --out"));
     }
-    let count = match arguments.tiers.len() {
-        0 => opened.manifest.tiers.iter().filter(|tier| tier.adapter.is_some()).count(),
-        count => count,
-    };
-    if let Some(base) = &opened.manifest.base.path {
-        let bytes = count as u64 * size_on_disk(&opened.manifest.resolve(base));
-        place::has_room(&[(parent.unwrap_or(std::path::Path::new(".")), "--out", bytes)])?;
-    }
-    let mut fetching = Fetching::default();
-    let hub = (&family.hub, &mut fetching as &mut dyn family::Downloads);
-    let manifest = family::fold(&opened, &arguments.tiers, &arguments.out, hub, &mut Shown::default())?;
-    let name = &manifest.name;
-    let out = arguments.out.display();
-    progress::say(&format!("{name} was written to `{out}`; serve it with `serve --family {out}`"));
+    let fold = Fold::new(&family.open()?, tiers, &family.hub, &mut Fetching::default())?;
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    place::writable(parent, "--out")?;
+    place::has_room(&[(parent, "--out", fold.bytes())])?;
+    let manifest = fold.write(out, &command::typed(), &mut Shown::default()).map_err(|error| match error {
+        Error::Interrupted => Failure::interrupted("interrupted; nothing was written"),
+        error => error.into(),
+    })?;
+    progress::say(&format!(
+        "{} was written to `{shown}`; it needs the base of `{}`. Serve it with `serve --family {shown}`",
+        manifest.name, family.source
+    ));
     Ok(())
 }
 
@@ -78,19 +75,16 @@ impl Folding for Shown {
         !interrupt::requested()
     }
 
-    fn end(&mut self, tier: &str, folded: &Folded) {
+    fn end(&mut self, tier: &str, rounding: f64) {
         let Some((counting, began)) = self.counting.take() else { return };
-        let bytes = trainer::bytes(counting.finish());
-        let Folded { kept, noise } = folded;
+        let (bytes, took) = (trainer::bytes(counting.finish()), began.elapsed().as_secs_f64());
         progress::say(&format!(
-            "{tier}: {bytes} in {:.0} s; {:.1} % of the adapter's change is kept, beside rounding of {:.1} % of its size",
-            began.elapsed().as_secs_f64(),
-            kept * 100.0,
-            noise * 100.0
+            "{tier}: {bytes} in {took:.0} s; the rounding is {:.1} % of the adapter's change",
+            rounding * 100.0
         ));
-        if *kept < 1.0 - MUCH {
+        if rounding > 1.0 {
             progress::say(&format!(
-                "warning: the format of the base is too coarse for what {tier} has learned; serve the adapter instead"
+                "warning: the rounding of {tier} is larger than its change; compare it with the adapter (`serve eval`) first"
             ));
         }
     }

@@ -76,7 +76,8 @@ impl MistralEngine {
     }
 
     /// Adds a tier to the running engine, or replaces the tier of that name. Generations that have begun end with the old
-    /// weights; those that begin after the return have the new ones.
+    /// weights; those that begin after the return have the new ones. A checkpoint needs room of its own: on a GPU that began
+    /// with one model, and without [`EngineSpec::kv_cache`], there is none.
     ///
     /// # Errors
     /// [`EngineError::Failed`] when it does not load (an old tier of that name then stays), [`EngineError::Unavailable`]

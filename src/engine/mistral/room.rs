@@ -14,6 +14,9 @@ use serde_json::Value;
 use super::spec::{DType, Device, EngineSpec, Weights};
 use crate::engine::EngineError;
 
+/// Bytes for keys and values below which a model is not worth loading: nine thousand tokens at 1.5 billion parameters.
+const LEAST: u64 = 256 << 20;
+
 /// Bytes for keys and values of each model on the GPUs that get more than one, unless the specification says how many.
 ///
 /// # Errors
@@ -31,15 +34,13 @@ pub fn shares(spec: &EngineSpec) -> Result<BTreeMap<Device, usize>, EngineError>
         // A GPU that cannot be opened is explained where the first model is loaded.
         let Ok(opened) = mistralrs::Device::new_cuda(index) else { continue };
         let Ok(memory) = MemoryUsage.query(&opened) else { continue };
-        let mut weights: Vec<u64> = folders.iter().map(|folder| size(folder, spec.dtype)).collect();
-        if spec.quantization.is_some() {
-            // Eight bits; with four there is more room than is shared.
-            weights.iter_mut().for_each(|bytes| *bytes /= 2);
-        }
+        let weights: Vec<u64> =
+            folders.iter().map(|folder| size(folder, spec.dtype, spec.quantization.as_deref())).collect();
         let share = share(memory.available() as u64, &weights).map_err(|told| {
             EngineError::failed(format!(
-                "{told} on `cuda:{index}`: let tiers be adapters, which share one model, list fewer of them, quantise with \
-                 `--isq`, or give some a `device` of their own in family.toml"
+                "{told} on `cuda:{index}`: let tiers be adapters, which share one model, list fewer of them, give some a \
+                 `device` of their own in family.toml, or quantise (`--isq`); `--kv-cache` says how much room the keys and \
+                 values of each get, and is not checked"
             ))
         })?;
         let (count, told) = (folders.len(), share >> 20);
@@ -67,21 +68,21 @@ fn models(spec: &EngineSpec) -> BTreeMap<Device, Vec<&Path>> {
 
 /// Half of what the weights leave, in equal parts: the other half is for activations and recorded steps.
 fn share(free: u64, weights: &[u64]) -> Result<usize, String> {
-    let all: u64 = weights.iter().sum();
+    let (all, count) = (weights.iter().sum::<u64>(), weights.len().max(1) as u64);
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    match free.checked_sub(all) {
-        Some(left) if left > 0 => Ok((left / 2 / weights.len().max(1) as u64) as usize),
+    match free.saturating_sub(all) / 2 / count {
+        share if share >= LEAST => Ok(share as usize),
         _ => Err(format!(
-            "the {} models of these tiers take {:.1} GiB, {:.1} GiB are free",
-            weights.len(),
+            "the {count} models of these tiers take {:.1} GiB, and {:.1} GiB are free, which leaves no room for their keys and \
+             values",
             gib(all),
             gib(free)
         )),
     }
 }
 
-/// Bytes that the model in `folder` takes in memory. What cannot be read counts nothing: its load says why.
-fn size(folder: &Path, dtype: DType) -> u64 {
+/// Bytes that the model in `folder` takes in memory, about. What cannot be read counts nothing: its load says why.
+fn size(folder: &Path, dtype: DType, quantization: Option<&str>) -> u64 {
     let on_disk: u64 = weight_files(folder)
         .unwrap_or_default()
         .iter()
@@ -90,10 +91,11 @@ fn size(folder: &Path, dtype: DType) -> u64 {
         .sum();
     let config: Value = files::read_json(&folder.join("config.json")).unwrap_or_default();
     let is_wide = ["torch_dtype", "dtype"].iter().any(|key| config[key] == "float32");
-    match (is_wide, dtype == DType::F32) {
-        (true, false) => on_disk / 2,
-        (false, true) => on_disk * 2,
-        (true, true) | (false, false) => on_disk,
+    let values = on_disk / if is_wide { 4 } else { 2 };
+    match quantization.and_then(|wanted| wanted.chars().find_map(|letter| letter.to_digit(10))) {
+        // A bit more for scales, and for what stays as it is.
+        Some(bits) => values * u64::from(bits + 1) / 8,
+        None => values * if dtype == DType::F32 { 4 } else { 2 },
     }
 }
 
@@ -117,25 +119,26 @@ mod tests {
 
     #[test]
     fn what_the_weights_leave_is_shared() {
-        assert_eq!(share(100, &[10, 10]), Ok(20));
-        assert_eq!(share(100, &[20, 20, 20]), Ok(6));
         let gib = 1 << 30;
+        assert_eq!(share(100 * gib, &[10 * gib, 10 * gib]), Ok(20 << 30));
+        assert!(share(5 * gib, &[gib, gib, gib, gib]).is_err(), "128 MiB each");
+        assert_eq!(share(6 * gib, &[gib, gib, gib, gib]), Ok(256 << 20), "the least");
         let told = share(24 * gib, &[15 * gib, 15 * gib]).unwrap_err();
-        assert_eq!(told, "the 2 models of these tiers take 30.0 GiB, 24.0 GiB are free");
-        assert!(share(7, &[7]).is_err());
+        assert!(told.starts_with("the 2 models of these tiers take 30.0 GiB, and 24.0 GiB are free"), "{told}");
     }
 
     #[test]
     fn weights_are_counted_in_the_format_they_are_loaded_in() {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/base");
-        let on_disk = std::fs::metadata(base.join("model.safetensors")).unwrap().len();
-        let config: Value = files::read_json(&base.join("config.json")).unwrap();
-        let width = |wide: bool| if wide { 4 } else { 2 };
-        let is_wide = config["torch_dtype"] == "float32" || config["dtype"] == "float32";
-        for (dtype, loaded) in [(DType::F32, 4), (DType::BF16, 2), (DType::Auto, 2)] {
-            assert_eq!(size(&base, dtype), on_disk * loaded / width(is_wide));
+        // Of f32.
+        let values = std::fs::metadata(base.join("model.safetensors")).unwrap().len() / 4;
+        for (dtype, bytes) in [(DType::F32, 4), (DType::BF16, 2), (DType::Auto, 2)] {
+            assert_eq!(size(&base, dtype, None), values * bytes);
         }
-        assert_eq!(size(Path::new("nowhere"), DType::Auto), 0);
+        for (quantization, bits) in [("8", 9), ("q4k", 5), ("q8_0", 9)] {
+            assert_eq!(size(&base, DType::Auto, Some(quantization)), values * bits / 8);
+        }
+        assert_eq!(size(Path::new("nowhere"), DType::Auto, None), 0);
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub struct EngineSpec {
     pub max_running: usize,
     /// Quantisation of the weights while loading: bits (`8`, `4`) or a type of llama.cpp (`q8_0`, `q4k`).
     pub quantization: Option<String>,
-    /// Bytes for keys and values of each model on a GPU; `None` for as much as fills about nine tenths of it, or, where it
-    /// gets several models, for equal parts of half of what their weights leave. On a processor they take what they need.
+    /// Bytes for keys and values of each model on a GPU; `None` for what the weights leave but a twentieth of the GPU, or, with
+    /// several models on it, for an equal part of half of what their weights leave. On a processor they take what they need.
     pub kv_cache: Option<usize>,
 }
 

@@ -20,7 +20,7 @@ mod weights;
 pub use candle_core::{DType, Device, Tensor};
 pub use config::{ModelConfig, SpecialTokens};
 pub use decoder::{Decoder, Packed};
-pub use fold::{Folded, fold_files};
+pub use fold::fold_files;
 pub use interpolate::interpolate_files;
 pub use layered::Layered;
 pub use lora::{Factors, LoraAdapter, LoraConfig, TARGET_MODULES, adapter_files};
