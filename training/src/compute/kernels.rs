@@ -18,7 +18,8 @@ mod product;
 mod record;
 #[cfg(feature = "cuda")]
 mod rows;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
+#[cfg(feature = "cuda")]
 mod tests;
 
 #[cfg(not(feature = "cuda"))]
