@@ -81,3 +81,32 @@ impl CustomLogitsProcessor for Processor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::super::probe;
+    use super::*;
+    use crate::engine::sequence::LocalModel;
+
+    #[test]
+    fn a_row_ends_with_the_token_that_it_forces() {
+        let model = LocalModel::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/base")).unwrap();
+        let (steps, mut chosen) = unbounded_channel();
+        let end = model.end_ids()[0];
+        let processor = Processor::new(model.start(&probe("any")).unwrap().sampler, steps, end);
+        let mut logits = vec![0f32; 384];
+        logits[7] = 5.0;
+        let logits = Tensor::from_vec(logits, 384, &Device::Cpu).unwrap();
+        let forced = || processor.apply(&logits, &[]).unwrap().to_vec1::<f32>().unwrap();
+        let row = forced();
+        assert_eq!((row.len(), row[7]), (8, 0.0));
+        assert!(row[..7].iter().all(|&logit| logit == f32::NEG_INFINITY));
+        assert_eq!(chosen.try_recv().unwrap().unwrap().id, 7);
+        drop(chosen);
+        assert_eq!(forced().len(), end as usize + 1, "nobody listens, so the turn ends");
+    }
+}
