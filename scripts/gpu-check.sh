@@ -7,8 +7,8 @@
 #   scripts/gpu-check.sh build                # on any machine: makes target/gpu/{large,unit,serve}
 #   scripts/gpu-check.sh run                  # on the machine with the GPU; PYTHON names one with torch and transformers
 #
-# GPU_FEATURES=flash before both leaves the engine out, whose kernels take an hour to compile on two cores, and with it
-# what is measured of serving.
+# GPU_FEATURES=flash before both leaves the engine out, whose kernels take hours to compile on two cores, and with it what is
+# measured of serving.
 #
 # What is measured, and by what: tests of the kernels against loops in f64, training/examples/large.rs (values and gradients
 # against the CPU, learning, sampling), training/peers/torch_step.py (the same step in PyTorch), `serve train` (the mini
