@@ -141,15 +141,8 @@ impl Fold {
                 Part::Folds(tier, found) => {
                     let began = Instant::now();
                     let sha256 = one(&base, &found, &draft.path().join(file_name(&tier.name)), folding)?;
-                    let training = TierTraining {
-                        recipe: "fold".to_owned(),
-                        fingerprint: hash::text_sha256(&format!("fold {} {}", base.sha256, found.sha256)),
-                        steps: 0,
-                        seed: 0,
-                        wall_seconds: began.elapsed().as_secs_f64(),
-                        command: command.to_owned(),
-                        base_sha256: Some(base.sha256.clone()),
-                    };
+                    let (of, took) = (format!("{} {}", base.sha256, found.sha256), began.elapsed().as_secs_f64());
+                    let training = TierTraining::untrained("fold", &of, took, command, &base.sha256);
                     let place = file_name(&tier.name);
                     Tier { card: None, training: Some(training), ..tier }.with_checkpoint(place, sha256)
                 }

@@ -117,6 +117,22 @@ pub struct TierTraining {
     pub base_sha256: Option<String>,
 }
 
+impl TierTraining {
+    /// How a tier was made of others' weights without any step of training: `how` names it, `of` tells what of, `seconds` is
+    /// the wall-clock time it took.
+    pub(super) fn untrained(how: &str, of: &str, seconds: f64, command: &str, base_sha256: &str) -> Self {
+        Self {
+            recipe: how.to_owned(),
+            fingerprint: super::hash::text_sha256(&format!("{how} {of}")),
+            steps: 0,
+            seed: 0,
+            wall_seconds: seconds,
+            command: command.to_owned(),
+            base_sha256: Some(base_sha256.to_owned()),
+        }
+    }
+}
+
 impl Tier {
     /// A tier that is the base itself.
     pub fn new(name: &str, alpha: f64) -> Self {

@@ -76,15 +76,8 @@ pub fn merge(checker: &mut Checker<'_>, wish: &Merge<'_>, folder: &Path) -> Resu
     }
     let sha256 = hash::weights_sha256(draft.path())?;
     draft.finish()?;
-    let training = TierTraining {
-        recipe: "merge".to_owned(),
-        fingerprint: hash::text_sha256(&format!("merge {share} {} {} {dtype:?}", first.sha256, second.sha256)),
-        steps: 0,
-        seed: 0,
-        wall_seconds: began.elapsed().as_secs_f64(),
-        command: command.clone(),
-        base_sha256: Some(checker.base().sha256.clone()),
-    };
+    let (of, took) = (format!("{share} {} {} {dtype:?}", first.sha256, second.sha256), began.elapsed().as_secs_f64());
+    let training = TierTraining::untrained("merge", &of, took, command, &checker.base().sha256);
     let place = PathBuf::from(folder.file_name().unwrap_or(folder.as_os_str()));
     // The mean of two decimals such as 0.1 and 0.2 should read 0.15 in a manifest, not 0.15000000000000002.
     let alpha = ((share * a.alpha + (1.0 - share) * b.alpha) * 1e9).round() / 1e9;

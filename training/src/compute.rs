@@ -13,7 +13,7 @@ use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 pub use device::DeviceName;
-pub use kernels::has_attention_kernels;
+pub(crate) use kernels::has_attention_kernels;
 pub use memory::{free_memory, is_out_of_memory, shrinking};
 
 /// The number format of a model's weights and activations. Adapters, moments, norms, softmax and losses are f32 with

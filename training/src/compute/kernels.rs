@@ -32,8 +32,7 @@ pub(crate) use record::Recording;
 use candle_core::Tensor;
 
 /// Whether this build has FlashAttention's kernels for heads of `head_dim`.
-#[must_use]
-pub fn has_attention_kernels(head_dim: usize) -> bool {
+pub(crate) fn has_attention_kernels(head_dim: usize) -> bool {
     cfg!(feature = "flash") && matches!(head_dim, 64 | 128)
 }
 
