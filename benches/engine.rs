@@ -48,7 +48,7 @@ async fn speed(engine: &Arc<MistralEngine>) {
 }
 
 async fn company(engine: &Arc<MistralEngine>) {
-    let (tiers, problems) = (engine.tiers(), Suite::Mini.problems(TEXTS.div_ceil(3)).unwrap());
+    let (tiers, problems) = (engine.tiers(), Suite::MINI.problems(TEXTS.div_ceil(3)).unwrap());
     let request =
         |index: usize| ask(&tiers[index % tiers.len()], &problems[index * 7 % problems.len()].question, index);
     let requests: Vec<Generation> = (0..TEXTS).map(request).collect();

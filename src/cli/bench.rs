@@ -111,7 +111,7 @@ fn base(recipe: &Recipe, scratch: &Path) -> Result<PathBuf> {
 fn sampling(compute: &ComputeSection, base: &Path, batch: usize) -> Result<f64> {
     let model = Pretrained::load(base, compute.dtype.dtype(), &compute.device.open(compute.dtype)?)?;
     let codec = Codec::from_folder(base)?;
-    let problems = Suite::Mini.problems(batch.div_ceil(3))?;
+    let problems = Suite::MINI.problems(batch.div_ceil(3))?;
     let requests = problems.iter().take(batch).enumerate().map(|(index, problem)| {
         let prompt: Arc<[u32]> = codec.prompt(&[Message::user(&problem.question)], None)?.into();
         Ok(RolloutRequest { prompt, seed: index as u64 })

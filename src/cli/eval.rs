@@ -60,8 +60,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
 
-    /// Problems: `mini`, or a JSONL, Parquet or Arrow file as `gsm8k:FILE`, `math:FILE`, `aime:FILE` or, of any other form,
-    /// `file:FILE`
+    /// Problems: `mini`, some of its levels as `mini:LEVEL,…`, or a JSONL, Parquet or Arrow file as `gsm8k:FILE`,
+    /// `math:FILE`, `aime:FILE` or, of any other form, `file:FILE`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
 
@@ -210,7 +210,7 @@ fn subjects(arguments: &Arguments) -> Result<(String, Vec<Subject>, Option<Manif
 /// Options before recipe before defaults.
 fn settings(arguments: &Arguments) -> Result<Settings> {
     let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
-    let is_mini = arguments.suite == Suite::Mini;
+    let is_mini = arguments.suite.is_mini();
     let defaults = EvalSection {
         max_new_tokens: if is_mini { MINI_MAX_NEW_TOKENS } else { EvalSection::default().max_new_tokens },
         samples: arguments.suite.samples(),
@@ -232,7 +232,7 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         concurrent: arguments.concurrent,
         grader: mode.or(recipe.as_ref().map(|recipe| recipe.grader.mode)).unwrap_or_default(),
         behaviours: behaviours(recipe.as_ref().map(|recipe| &recipe.behaviours), is_mini),
-        data: recipe.map_or_else(|| asked(is_mini), |recipe| recipe.data),
+        data: recipe.map_or_else(|| asked(&arguments.suite), |recipe| recipe.data),
     };
     let SamplingParams { temperature, top_p, max_new_tokens } = settings.sampling;
     let checks = [
@@ -248,11 +248,9 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
     }
 }
 
-/// How problems are asked without a recipe: those of the mini suite as they are, others with the paper's instruction.
-fn asked(is_mini: bool) -> DataSection {
-    let bare = DataSection::default();
-    let prompt_template = if is_mini { bare.prompt_template } else { format!("{}{{question}}", mini::INSTRUCTION) };
-    DataSection { prompt_template, ..bare }
+/// How problems are asked without a recipe.
+fn asked(suite: &Suite) -> DataSection {
+    DataSection { prompt_template: suite.prompt_template(), ..DataSection::default() }
 }
 
 /// The columns that options name or, of a file without a known form, the recipe.
@@ -276,7 +274,7 @@ fn problems_per_level(arguments: &Arguments) -> Result<usize> {
         Some(path) => Some(Recipe::load(path, &[])?.eval.problems_per_level),
         None => None,
     };
-    let otherwise = if arguments.suite == Suite::Mini { EvalSection::default().problems_per_level } else { usize::MAX };
+    let otherwise = if arguments.suite.is_mini() { EvalSection::default().problems_per_level } else { usize::MAX };
     match arguments.problems.or(of_recipe).unwrap_or(otherwise) {
         0 => Err(Failure::usage("--problems must be at least 1")),
         count => Ok(count),

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevity::eval::Suite;
 use brevity::load::goodput::duration;
 use brevity::load::judge::{self, Knowledge};
-use brevity::load::prompt::{Prompt, Source};
+use brevity::load::prompt::Prompt;
 use brevity::load::summary::Aims;
 use brevity::load::{Client, Judge, Objectives, Server, Summary, Threshold, run, table};
 use brevity_training::Error;
@@ -27,6 +28,8 @@ Examples:
       four efforts on the mini suite, one request at a time
   serve load-test --url http://127.0.0.1:8080/v1 --efforts low,high --suite mini:easy,medium --concurrency 4
       two efforts, two levels, four users
+  serve load-test --url http://127.0.0.1:8080/v1 --efforts low,high --suite math:math500.jsonl --max-tokens 16384
+      a benchmark's problems, asked as `serve eval` asks them
   serve load-test --url http://127.0.0.1:8080/v1 --rate 5 --arrival poisson --duration 60s --goodput ttft:500ms,e2e:2s
       users who come on their own, and how many of them are served well
   serve load-test --url http://127.0.0.1:8080/v1 --sweep rate:auto --duration 20s
@@ -68,17 +71,18 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "suite")]
     prompts: Option<PathBuf>,
 
-    /// Problems: mini, mini:LEVEL,…, gsm8k:FILE, math500:FILE or aime24:FILE
+    /// Problems, as in `serve eval`: `mini`, `mini:LEVEL,…`, `gsm8k:FILE`, `math:FILE`, `aime:FILE` or `file:FILE`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
-    suite: Source,
+    suite: Suite,
 
     /// Most problems of a level, or prompts of a file [default: 50 of the mini suite, all of a file]
     #[arg(long, value_name = "N")]
     problems: Option<usize>,
 
-    /// The user's message, `{question}` standing for the problem
-    #[arg(long, value_name = "TEXT", default_value = "{question}")]
-    prompt_template: String,
+    /// The user's message, `{question}` standing for the problem [default: that alone; before problems of `gsm8k:FILE` and
+    /// its like, the paper's instruction to put the answer into a box]
+    #[arg(long, value_name = "TEXT")]
+    prompt_template: Option<String>,
 
     /// A system message
     #[arg(long, value_name = "TEXT")]

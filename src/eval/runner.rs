@@ -224,7 +224,7 @@ mod tests {
         let codec = Codec::from_folder(folder.path()).unwrap();
         let (decoder, end) = model(&codec);
         let run = |per_level: usize, samples: usize| {
-            let (problems, settings) = (Suite::Mini.problems(per_level).unwrap(), settings(samples));
+            let (problems, settings) = (Suite::MINI.problems(per_level).unwrap(), settings(samples));
             let evaluation = Evaluation::new(&codec, &problems, &settings).unwrap();
             let graded = evaluation.run(&decoder, &end, &mut |_| true).unwrap();
             assert_eq!(graded.len(), evaluation.responses());

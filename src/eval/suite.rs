@@ -1,7 +1,7 @@
 //! Which problems a tier is measured on: the mini suite's held-out half, or a file of one of the paper's benchmarks.
 //!
-//! A suite is named in one word, `mini`, `gsm8k:FILE` or `file:FILE`, and gives the same problems in the same order every
-//! time.
+//! A suite is named in one word, `mini`, `mini:easy`, `gsm8k:FILE` or `file:FILE`, the same in every command, and gives the
+//! same problems in the same order every time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +19,9 @@ const MINI_PROBLEMS: u64 = 0;
 /// The preset of a file that has the form of no known benchmark.
 const ANY: &str = "file";
 
+/// How suites are written.
+const FORMS: &str = "mini, mini:LEVEL,…, gsm8k:FILE, math:FILE, aime:FILE or file:FILE";
+
 /// Columns of a file by name, before those that its form implies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedColumns {
@@ -34,7 +37,10 @@ pub struct NamedColumns {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Suite {
     /// Held-out problems of the mini suite's generator, level by level.
-    Mini,
+    Mini {
+        /// Only these; all where there are none.
+        levels: Vec<Level>,
+    },
     /// A file in the form of a known benchmark, or of any.
     File {
         /// Which benchmark: `gsm8k`, `math` or `aime`; or `file`, with columns `problem` and `answer`.
@@ -45,6 +51,21 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// The mini suite, all levels.
+    pub const MINI: Self = Self::Mini { levels: Vec::new() };
+
+    /// Whether it is the mini suite or some levels of it.
+    pub fn is_mini(&self) -> bool {
+        matches!(self, Self::Mini { .. })
+    }
+
+    /// How its problems are asked, `{question}` standing for the problem: those of the mini suite as they are, others with
+    /// the paper's instruction to put the answer into a box.
+    pub fn prompt_template(&self) -> String {
+        let instruction = if self.is_mini() { "" } else { mini::INSTRUCTION };
+        format!("{instruction}{{question}}")
+    }
+
     /// The problems, at most `per_level` of each level (of all, where the suite has no levels).
     ///
     /// # Errors
@@ -62,11 +83,12 @@ impl Suite {
             return Err(Error::config("an evaluation needs at least one problem a level"));
         }
         match self {
-            Self::Mini if *named != NamedColumns::default() => {
+            Self::Mini { .. } if *named != NamedColumns::default() => {
                 Err(Error::config("the mini suite is no file, so it has no columns to be named"))
             }
-            Self::Mini => {
-                let sets = Level::ALL.into_iter().flat_map(|level| mini::test_set(level, per_level, MINI_PROBLEMS));
+            Self::Mini { levels } => {
+                let levels = Level::ALL.into_iter().filter(|level| levels.is_empty() || levels.contains(level));
+                let sets = levels.flat_map(|level| mini::test_set(level, per_level, MINI_PROBLEMS));
                 Ok(sets.map(|problem| problem.to_problem()).collect())
             }
             Self::File { preset, path } => {
@@ -81,16 +103,14 @@ impl Suite {
             }
         }
     }
-}
 
-impl Suite {
     /// Responses to each problem in the paper's evaluation: 1 on GSM8K, 3 on MATH500, 10 on AIME, whose few problems give
     /// the least certain numbers; 1 on everything else.
     pub fn samples(&self) -> usize {
         match self {
             Self::File { preset, .. } if preset == "math" => 3,
             Self::File { preset, .. } if preset == "aime" => 10,
-            Self::File { .. } | Self::Mini => 1,
+            Self::File { .. } | Self::Mini { .. } => 1,
         }
     }
 }
@@ -109,23 +129,31 @@ impl FromStr for Suite {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.split_once(':') {
-            None if text == "mini" => Ok(Self::Mini),
-            Some((preset, path)) if !path.is_empty() => {
-                columns(preset, &NamedColumns::default())?;
-                Ok(Self::File { preset: preset.to_owned(), path: path.into() })
-            }
-            _ => Err(Error::config(format!(
-                "`{text}` is no suite; write mini, gsm8k:FILE, math:FILE, aime:FILE or file:FILE"
-            ))),
-        }
+        let unknown = || Error::config(format!("`{text}` is no suite; write {FORMS}"));
+        let (name, rest) = match text.split_once(':') {
+            None if text == "mini" => return Ok(Self::MINI),
+            Some((name, rest)) if !rest.is_empty() => (name, rest),
+            _ => return Err(unknown()),
+        };
+        let preset = match name {
+            "mini" => return Ok(Self::Mini { levels: rest.split(',').map(str::parse).collect::<Result<_>>()? }),
+            "math500" => "math",
+            "aime24" | "aime25" => "aime",
+            other => other,
+        };
+        columns(preset, &NamedColumns::default()).map_err(|_| unknown())?;
+        Ok(Self::File { preset: preset.to_owned(), path: rest.into() })
     }
 }
 
 impl fmt::Display for Suite {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mini => formatter.write_str("mini:test"),
+            Self::Mini { levels } if levels.is_empty() => formatter.write_str("mini:test"),
+            Self::Mini { levels } => {
+                let levels: Vec<String> = levels.iter().map(Level::to_string).collect();
+                write!(formatter, "mini:test ({})", levels.join(", "))
+            }
             Self::File { preset, path } => {
                 let name = path.file_name().unwrap_or(path.as_os_str());
                 write!(formatter, "{preset}:{}", name.to_string_lossy())
@@ -140,12 +168,28 @@ mod tests {
 
     #[test]
     fn the_mini_suite_has_levels_and_a_smaller_set_begins_a_larger_one() {
-        let small = Suite::Mini.problems(2).unwrap();
+        let small = Suite::MINI.problems(2).unwrap();
         let levels: Vec<_> = small.iter().filter_map(|problem| problem.level.as_deref()).collect();
         assert_eq!(levels, ["easy", "easy", "medium", "medium", "hard", "hard"]);
-        let large = Suite::Mini.problems(3).unwrap();
+        let large = Suite::MINI.problems(3).unwrap();
         assert_eq!(small[..2], large[..2]);
         assert_eq!(small[2..4], large[3..5]);
+        let some: Suite = "mini:medium,easy".parse().unwrap();
+        assert_eq!(some.problems(2).unwrap(), small[..4]);
+        assert_eq!(
+            (some.to_string(), Suite::MINI.to_string()),
+            ("mini:test (medium, easy)".into(), "mini:test".into())
+        );
+    }
+
+    #[test]
+    fn the_names_of_the_benchmarks_are_those_of_their_forms() {
+        let parsed = |name: &str| format!("{name}:a/b.jsonl").parse::<Suite>().unwrap().to_string();
+        assert_eq!(["math", "math500"].map(parsed), ["math:b.jsonl"; 2]);
+        assert_eq!(["aime", "aime24", "aime25"].map(parsed), ["aime:b.jsonl"; 3]);
+        assert_eq!(Suite::MINI.prompt_template(), "{question}");
+        let template = "gsm8k:f".parse::<Suite>().unwrap().prompt_template();
+        assert!(template.contains(r"\boxed{}") && template.ends_with("{question}"), "{template}");
     }
 
     #[test]
@@ -173,7 +217,7 @@ mod tests {
         named = NamedColumns { question: name("ask"), level: name("class"), ..named };
         let problem = &suite.problems_of(9, &named).unwrap()[0];
         assert_eq!((problem.question.as_str(), problem.level.as_deref()), ("1 + 1", Some("x")));
-        assert!(Suite::Mini.problems_of(9, &named).unwrap_err().to_string().contains("no file"));
+        assert!(Suite::MINI.problems_of(9, &named).unwrap_err().to_string().contains("no file"));
     }
 
     #[test]
@@ -184,10 +228,11 @@ mod tests {
 
     #[test]
     fn a_suite_that_does_not_exist_is_refused_with_those_that_do() {
-        for wrong in ["maxi", "gsm8k", "gsm8k:", "gms8k:file.jsonl"] {
+        for wrong in ["maxi", "gsm8k", "gsm8k:", "mini:", "gms8k:file.jsonl"] {
             let message = wrong.parse::<Suite>().unwrap_err().to_string();
             assert!(message.contains("gsm8k") && message.contains("aime"), "{message}");
         }
-        assert!(Suite::Mini.problems(0).unwrap_err().to_string().contains("at least one"));
+        assert!("mini:huge".parse::<Suite>().unwrap_err().to_string().contains("huge"));
+        assert!(Suite::MINI.problems(0).unwrap_err().to_string().contains("at least one"));
     }
 }

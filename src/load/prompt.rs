@@ -7,10 +7,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use brevity_training::tasks::Problem;
-use brevity_training::tasks::mini::Level;
 use brevity_training::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,65 +54,15 @@ impl Frame {
     }
 }
 
-/// A suite of problems by name: `mini`, `mini:easy,medium`, `gsm8k:FILE`, `math500:FILE`, `aime24:FILE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    suite: Suite,
-    levels: Vec<String>,
-}
-
-impl Source {
-    /// The prompts, at most `per_level` of each level.
-    ///
-    /// # Errors
-    /// As [`Suite::problems`].
-    pub fn prompts(&self, per_level: usize, frame: &Frame) -> Result<Vec<Prompt>> {
-        let problems = self.suite.problems(per_level)?.into_iter();
-        let wanted = |problem: &Problem| {
-            self.levels.is_empty() || problem.level.as_ref().is_some_and(|level| self.levels.contains(level))
-        };
-        let prompt = |problem: Problem| Prompt {
-            messages: frame.messages(&problem.question),
-            id: problem.id,
-            answer: Some(problem.answer),
-            level: problem.level,
-        };
-        Ok(problems.filter(wanted).map(prompt).collect())
-    }
-}
-
-impl FromStr for Source {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
-        let preset = match name {
-            "mini" => {
-                let levels = rest.map_or(Ok(Vec::new()), |rest| rest.split(',').map(str::parse::<Level>).collect())?;
-                let levels = levels.into_iter().map(|level| level.to_string()).collect();
-                return Ok(Self { suite: Suite::Mini, levels });
-            }
-            "math500" => "math",
-            "aime24" | "aime25" => "aime",
-            other => other,
-        };
-        let missing = || {
-            let message = "write mini, mini:LEVEL, gsm8k:FILE, math500:FILE or aime24:FILE";
-            Error::config(format!("`{text}` is no suite; {message}"))
-        };
-        let path = rest.filter(|rest| !rest.is_empty()).ok_or_else(missing)?;
-        let suite = format!("{preset}:{path}").parse().map_err(|_| missing())?;
-        Ok(Self { suite, levels: Vec::new() })
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.levels.is_empty() {
-            true => self.suite.fmt(formatter),
-            false => write!(formatter, "{} ({})", self.suite, self.levels.join(", ")),
-        }
-    }
+/// The problems of `suite` as prompts, at most `per_level` of each level.
+fn problems(suite: &Suite, per_level: usize, frame: &Frame) -> Result<Vec<Prompt>> {
+    let prompt = |problem: Problem| Prompt {
+        messages: frame.messages(&problem.question),
+        id: problem.id,
+        answer: Some(problem.answer),
+        level: problem.level,
+    };
+    Ok(suite.problems(per_level)?.into_iter().map(prompt).collect())
 }
 
 /// A line of a prompt file.
@@ -187,7 +135,7 @@ fn plain(value: Value) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompts {
     /// A suite of problems.
-    Suite(Source),
+    Suite(Suite),
     /// A JSONL file.
     File(PathBuf),
 }
@@ -196,10 +144,10 @@ impl Prompts {
     /// Reads them, at most `limit` (of each level, for a suite).
     ///
     /// # Errors
-    /// As [`read`] and [`Source::prompts`].
+    /// As [`read`] and [`Suite::problems`].
     pub fn load(&self, frame: &Frame, limit: Option<usize>) -> Result<Vec<Prompt>> {
         match self {
-            Self::Suite(source) => source.prompts(limit.unwrap_or(usize::MAX), frame),
+            Self::Suite(suite) => problems(suite, limit.unwrap_or(usize::MAX), frame),
             Self::File(path) => read(path, frame, limit),
         }
     }
@@ -208,7 +156,7 @@ impl Prompts {
 impl fmt::Display for Prompts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Suite(source) => source.fmt(formatter),
+            Self::Suite(suite) => suite.fmt(formatter),
             Self::File(path) => formatter.write_str(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()),
         }
     }
@@ -260,16 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn suites_go_by_name_and_level() {
-        let source: Source = "mini:easy,medium".parse().unwrap();
-        let prompts = source.prompts(2, &Frame::default()).unwrap();
-        let levels: Vec<_> = prompts.iter().filter_map(|prompt| prompt.level.as_deref()).collect();
+    fn problems_of_a_suite_are_prompts() {
+        let prompts = Prompts::Suite("mini:easy,medium".parse().unwrap());
+        let loaded = prompts.load(&Frame::default(), Some(2)).unwrap();
+        let levels: Vec<_> = loaded.iter().filter_map(|prompt| prompt.level.as_deref()).collect();
         assert_eq!(levels, ["easy", "easy", "medium", "medium"]);
-        assert_eq!(source.to_string(), "mini:test (easy, medium)");
-        assert_eq!("math500:a/b.jsonl".parse::<Source>().unwrap().to_string(), "math:b.jsonl");
-        assert_eq!("aime24:b.parquet".parse::<Source>().unwrap().to_string(), "aime:b.parquet");
-        for wrong in ["maxi", "gsm8k", "gsm8k:", "mini:huge"] {
-            assert!(wrong.parse::<Source>().is_err(), "{wrong}");
-        }
+        assert!(loaded.iter().all(|prompt| prompt.answer.is_some()));
+        assert_eq!(prompts.to_string(), "mini:test (easy, medium)");
     }
 }

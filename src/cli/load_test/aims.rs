@@ -41,7 +41,7 @@ pub fn check(arguments: &Arguments) -> Result<()> {
         (arguments.temperature.is_none_or(|t| t.is_finite() && t >= 0.0), "--temperature must be at least 0"),
         (is_price(arguments.price_per_million_output), "--price-per-million-output must be at least 0"),
         (is_price(arguments.price_per_million_input), "--price-per-million-input must be at least 0"),
-        (arguments.prompt_template.contains("{question}"), "--prompt-template must contain {question}"),
+        (prompt_template(arguments).contains("{question}"), "--prompt-template must contain {question}"),
     ];
     match checks.into_iter().find(|(holds, _)| !holds) {
         Some((_, message)) => Err(Failure::usage(message)),
@@ -54,10 +54,19 @@ pub fn check(arguments: &Arguments) -> Result<()> {
 /// # Errors
 /// When they cannot be read.
 pub fn prompts(arguments: &Arguments) -> Result<Vec<Prompt>> {
-    let frame = Frame { template: arguments.prompt_template.clone(), system: arguments.system.clone() };
+    let frame = Frame { template: prompt_template(arguments), system: arguments.system.clone() };
     let source = source(arguments);
-    let is_mini = arguments.prompts.is_none() && arguments.suite.to_string().starts_with("mini");
+    let is_mini = arguments.prompts.is_none() && arguments.suite.is_mini();
     Ok(source.load(&frame, arguments.problems.or(is_mini.then_some(MINI_PROBLEMS)))?)
+}
+
+/// How a problem becomes the user's message: as asked, else in the suite's way; prompts of a file stay as they are.
+pub fn prompt_template(arguments: &Arguments) -> String {
+    let usual = || match &arguments.prompts {
+        Some(_) => Frame::default().template,
+        None => arguments.suite.prompt_template(),
+    };
+    arguments.prompt_template.clone().unwrap_or_else(usual)
 }
 
 fn source(arguments: &Arguments) -> Prompts {

@@ -8,7 +8,7 @@ use brevity_training::Error;
 use brevity_training::files::{self, Growing};
 use serde::Serialize;
 
-use super::{Arguments, ArrivalName, GraderName};
+use super::{Arguments, ArrivalName, GraderName, aims};
 use crate::cli::Result;
 
 /// `config.toml`: every option as it was, defaults included, the API key's value and a password in the address excluded.
@@ -22,7 +22,7 @@ struct Config<'a> {
     prompts: Option<String>,
     suite: Option<String>,
     problems: Option<usize>,
-    prompt_template: &'a str,
+    prompt_template: String,
     system: &'a Option<String>,
     concurrency: Option<usize>,
     rate: Option<f64>,
@@ -60,7 +60,7 @@ pub fn config(out: &Path, arguments: &Arguments, (url, model): (&str, &str)) -> 
         prompts: arguments.prompts.as_ref().map(|path| path.display().to_string()),
         suite: arguments.prompts.is_none().then(|| arguments.suite.to_string()),
         problems: arguments.problems,
-        prompt_template: &arguments.prompt_template,
+        prompt_template: aims::prompt_template(arguments),
         system: &arguments.system,
         concurrency: arguments.concurrency,
         rate: arguments.rate,
