@@ -30,7 +30,8 @@ pub struct Generation {
 pub enum Prompt {
     /// A conversation; the chat template is applied by whoever holds the model.
     Chat(Conversation),
-    /// Text as it is, without a template; nothing is thought unless the text opens a thought itself.
+    /// Text as it is, without a template, but after the token that the model's tokenizer begins every text with, where it
+    /// has one and the text does not begin with it; nothing is thought unless the text opens a thought itself.
     Text(String),
 }
 

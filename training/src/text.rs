@@ -1,6 +1,7 @@
 //! From a conversation to token ids and back: the tokenizer and the chat template of one model folder.
 //!
-//! The template is applied here and nowhere else, and text it produced is tokenised without adding anything to it.
+//! The template is applied here and nowhere else, and text it produced is tokenised without adding anything to it: a template
+//! writes the token that begins a text itself, other text gets it from [`Codec::encode_bare`].
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,6 +15,8 @@ use crate::{Error, Result};
 pub struct Codec {
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    /// Ids that the tokenizer begins every text with.
+    start: Vec<u32>,
 }
 
 impl Codec {
@@ -24,12 +27,12 @@ impl Codec {
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path).map_err(|error| Error::format(&path, error.to_string()))?;
-        Ok(Self { tokenizer, template: ChatTemplate::from_folder(folder)? })
+        Ok(Self::new(tokenizer, ChatTemplate::from_folder(folder)?))
     }
 
     /// A codec of parts that are already read.
     pub fn new(tokenizer: Tokenizer, template: ChatTemplate) -> Self {
-        Self { tokenizer, template }
+        Self { start: start(&tokenizer), tokenizer, template }
     }
 
     /// The chat template.
@@ -53,6 +56,17 @@ impl Codec {
         let encoding = self.tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|error| Error::config(format!("cannot tokenise {text:?}: {error}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of a text that no template made, with the tokens before it that the tokenizer begins every text with (most
+    /// have none or one, its `bos_token`), unless the text begins with them itself. What the tokenizer would put behind the
+    /// text is left out: the text is to be continued.
+    ///
+    /// # Errors
+    /// As [`Codec::encode`].
+    pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text)?;
+        Ok(if ids.starts_with(&self.start) { ids } else { [self.start.as_slice(), &ids].concat() })
     }
 
     /// Token ids as [`Codec::encode`] gives them, each with the bytes of `text` that it stands for.
@@ -95,9 +109,18 @@ impl Codec {
     }
 }
 
+/// What `tokenizer` puts before any text.
+fn start(tokenizer: &Tokenizer) -> Vec<u32> {
+    let Ok(encoding) = tokenizer.encode_fast("a", true) else { return Vec::new() };
+    let marked = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
+    marked.take_while(|&(_, &is_added)| is_added == 1).map(|(&id, _)| id).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
+
+    use tokenizers::processors::template::TemplateProcessing;
 
     use super::*;
     use crate::tasks::mini::tokenizer;
@@ -122,6 +145,28 @@ mod tests {
         let without_thoughts = CODEC.prompt(&messages, Some(false)).unwrap();
         assert_eq!(without_thoughts[..prompt.len()], prompt);
         assert_eq!(without_thoughts[prompt.len()..], CODEC.encode(tokenizer::END_THINK).unwrap());
+    }
+
+    #[test]
+    fn a_bare_text_begins_as_its_tokenizer_says() {
+        let (start, end) = (tokenizer::TURN_START, tokenizer::TURN_END);
+        let id = |token: &str| CODEC.token_id(token).unwrap();
+        let plain = CODEC.encode("2 + 2").unwrap();
+        assert_eq!(CODEC.encode_bare("2 + 2").unwrap(), plain, "the mini tokenizer adds nothing");
+        let mut adding = CODEC.tokenizer.clone();
+        let processor = TemplateProcessing::builder()
+            .try_single(format!("{start} $A {end}"))
+            .unwrap()
+            .special_tokens(vec![(start, id(start)), (end, id(end))])
+            .build()
+            .unwrap();
+        adding.with_post_processor(Some(processor));
+        let codec = Codec::new(adding, CODEC.template().clone());
+        let expected = [&[id(start)], plain.as_slice()].concat();
+        assert_eq!(codec.encode_bare("2 + 2").unwrap(), expected);
+        assert_eq!(codec.encode_bare(&format!("{start}2 + 2")).unwrap(), expected, "not twice");
+        assert_eq!(codec.encode("2 + 2").unwrap(), plain, "a template's text as it is");
+        assert_eq!(codec.encode_bare("").unwrap(), [id(start)]);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use super::{BrevityReport, OneOrMany, StreamOptions, UsageObject};
 pub struct CompletionRequest {
     /// The family, a tier (`family:tier`), or an effort of it (`family:low`).
     pub model: String,
-    /// The text to continue, or several, each of which gets `n` choices. Token ids are refused.
+    /// The text to continue, or several, each of which gets `n` choices. Where the model's tokenizer begins every text with a
+    /// token (`bos_token`), that goes before it, unless the text begins with it. Token ids are refused.
     #[schema(value_type = super::chat_request::StopField)]
     pub prompt: Value,
     /// Picks the tier, as in `/v1/chat/completions`. The text itself is not changed by it. Extension.

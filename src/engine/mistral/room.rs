@@ -3,7 +3,7 @@
 //! The engine gives a model's keys and values what is free when it is loaded, so that a second model finds no room. Where
 //! several are to be loaded on one GPU, each is therefore told its share before. Nothing is loaded here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use brevity_training::files;
@@ -53,12 +53,12 @@ pub fn shares(spec: &EngineSpec) -> Result<BTreeMap<Device, usize>, EngineError>
 /// The folders that are loaded as models of their own, by device: adapters share their base.
 fn models(spec: &EngineSpec) -> BTreeMap<Device, Vec<&Path>> {
     let mut models: BTreeMap<Device, Vec<&Path>> = BTreeMap::new();
-    let mut has_base = BTreeMap::new();
+    let mut has_base = BTreeSet::new();
     for tier in &spec.tiers {
         let device = tier.device.unwrap_or(spec.device);
         let folder = match &tier.weights {
             Weights::Checkpoint(folder) => folder,
-            Weights::Base | Weights::Adapter(_) if has_base.insert(device, ()).is_some() => continue,
+            Weights::Base | Weights::Adapter(_) if !has_base.insert(device) => continue,
             Weights::Base | Weights::Adapter(_) => &spec.base,
         };
         models.entry(device).or_default().push(folder);

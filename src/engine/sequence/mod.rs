@@ -5,6 +5,7 @@
 //! into events (it may live on the async side). No engine, no HTTP and no routing is known here.
 
 mod assembler;
+mod call_shape;
 mod constraint;
 mod draw;
 mod model;

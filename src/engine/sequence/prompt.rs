@@ -8,6 +8,7 @@ use brevity_training::Error;
 use brevity_training::text::Codec;
 use serde_json::Value;
 
+use super::call_shape::CallShape;
 use super::thinking::{Beginning, Phase};
 use super::vocabulary::{CLOSE, OPEN};
 use crate::engine::{Conversation, EngineError, Prompt, Thinking, ToolChoice};
@@ -25,6 +26,8 @@ pub(super) struct Renderer {
     takes_tools: bool,
     knows_developer: bool,
     knows_tool: bool,
+    /// How the template wants the calls of earlier turns, if it shows them at all.
+    calls: Option<CallShape>,
 }
 
 /// A rendered prompt.
@@ -54,6 +57,7 @@ impl Renderer {
             takes_tools: template.reads("tools"),
             knows_developer: template.mentions("developer"),
             knows_tool: template.mentions("tool"),
+            calls: CallShape::of(template),
         }
     }
 
@@ -108,7 +112,15 @@ impl Renderer {
         for message in messages.as_array_mut().into_iter().flatten() {
             let role = message["role"].as_str().unwrap_or_default();
             match role {
-                "system" | "user" | "assistant" => {}
+                "system" | "user" => {}
+                "assistant" if message["tool_calls"].is_null() => {}
+                "assistant" => match self.calls {
+                    Some(shape) => shape.apply(message),
+                    None => {
+                        let message = "this model's chat template shows no earlier `tool_calls`; leave them out";
+                        return Err(EngineError::invalid("messages", message));
+                    }
+                },
                 "developer" if self.knows_developer => {}
                 "developer" => message["role"] = "system".into(),
                 "tool" if self.knows_tool => {}
@@ -198,9 +210,10 @@ fn cut_tokens(text: &str, guarded: &[String], cut: char) -> String {
     result
 }
 
-/// Text as it is: special tokens in it count, thoughts go on only where it opens them.
+/// Text as it is, after the token that begins every text of the model, where it has one: special tokens in it count,
+/// thoughts go on only where it opens them.
 fn raw(codec: &Codec, text: &str) -> Result<Rendered, EngineError> {
-    let ids = codec.encode(text).map_err(|error| invalid("prompt", &error))?;
+    let ids = codec.encode_bare(text).map_err(|error| invalid("prompt", &error))?;
     if ids.is_empty() {
         return Err(EngineError::invalid("prompt", "the prompt is empty; write at least one character"));
     }

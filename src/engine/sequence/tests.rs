@@ -469,6 +469,25 @@ fn tool_calls_are_events() {
     assert_eq!(named.calls, [(0, "now".to_owned(), "{}".to_owned())]);
 }
 
+/// DeepSeek-R1's template wants no content and a text of arguments, Qwen's wants neither; either shows the call.
+#[test]
+fn earlier_calls_are_shown_or_refused() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "weather", "arguments": {"n": 3}}});
+    let turn = Message { role: "assistant".into(), tool_calls: vec![call], ..Message::default() };
+    let mut generation = chat("");
+    let messages = vec![user("Is it warm?"), turn, user("And now?")];
+    generation.prompt = Prompt::Chat(Conversation { messages, tools: None });
+    let error = MINI.start(&generation).unwrap_err();
+    assert!(matches!(&error, EngineError::Invalid { param: Some("messages"), .. }), "{error:?}");
+    assert!(error.to_string().contains("tool_calls"), "{error}");
+    let template = "{% for m in messages %}{% if m.content is none %}{% for c in m.tool_calls %}\
+                    {{ c.function.name + ': ' + c.function.arguments }}.{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let template = ChatTemplate::new("test.jinja", template.to_owned(), Vec::new()).unwrap();
+    let model = LocalModel::from_parts(TOKENIZER, template, vec![2], 1024).unwrap();
+    let prompt = model.start(&generation).unwrap().prompt;
+    assert_eq!(prompt, ids("Is it warm?weather: {\"n\":3}.And now?"));
+}
+
 /// Answers whose every choice is made by random logits; the schema leaves no endless choice.
 fn random_logits(seed: u64) -> impl FnMut() -> Vec<f32> {
     use rand::{Rng, SeedableRng};
