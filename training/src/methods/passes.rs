@@ -185,18 +185,18 @@ impl PolicySampler {
         }
     }
 
-    /// Continues every request; on a device, with at most `concurrent_sequences` at a time from now on.
+    /// Continues every request; on a device, with keys and values of at most `cache_tokens` at a time from now on.
     pub(super) fn generate(
         &mut self,
         requests: &[RolloutRequest],
         params: &SamplingParams,
-        concurrent_sequences: usize,
+        cache_tokens: usize,
         progress: &mut dyn FnMut(RolloutProgress) -> bool,
     ) -> Result<Vec<Rollout>> {
         match self {
             Self::Slices(sampler) => sampler.generate(requests, params, progress),
             Self::Device(sampler) => {
-                sampler.set_concurrent_sequences(concurrent_sequences);
+                sampler.set_cache_tokens(cache_tokens);
                 sampler.generate(requests, params, progress)
             }
         }

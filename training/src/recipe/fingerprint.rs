@@ -16,6 +16,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "/base",
     "/objective/alpha",
     "/rollout/concurrent_sequences",
+    "/rollout/cache_tokens",
     "/optimizer/microbatch_tokens",
     "/run",
     "/eval",
@@ -31,8 +32,8 @@ impl Recipe {
     ///
     /// Left out are `name`, `base` and `objective.alpha` (a run is identified by the hash of its base weights and its
     /// own alpha beside this), `run`, `eval`, `behaviours`, and the keys that only fit a run into a
-    /// device and its memory, `rollout.concurrent_sequences`, `optimizer.microbatch_tokens` and all of `compute` but the
-    /// number format (they change rounding).
+    /// device and its memory, `rollout.concurrent_sequences`, `rollout.cache_tokens`, `optimizer.microbatch_tokens` and all
+    /// of `compute` but the number format (they change rounding).
     ///
     /// # Errors
     /// [`Error::Config`] when a value cannot be expressed as JSON, which no recipe that was read has.

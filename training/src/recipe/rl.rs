@@ -73,11 +73,36 @@ pub struct RolloutSection {
     pub top_p: f64,
     /// Most tokens of a response. Default 32000 (script: `generate_max_len`).
     pub max_new_tokens: usize,
-    /// Most responses decoded at the same time; bounds the memory of the KV cache. Default 256, a whole step.
+    /// Most responses decoded at the same time. Default 256, a whole step.
     pub concurrent_sequences: usize,
+    /// Most tokens whose keys and values are held at a time, of all responses decoded together, where the model runs layer by
+    /// layer; responses that need more wait for the others. Default what the device's memory leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_tokens: Option<usize>,
     /// Problems of a file with longer prompts are left out, and counted; of the generator none may be longer. Default 512
     /// (script: `prompt_max_len`).
     pub max_prompt_tokens: usize,
+}
+
+impl RolloutSection {
+    /// Tokens of the longest possible sequence, prompt and response.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.max_prompt_tokens + self.max_new_tokens
+    }
+
+    /// Responses decoded at the same time.
+    #[must_use]
+    pub fn sequences(&self) -> usize {
+        self.concurrent_sequences.min(self.prompts_per_step * self.samples_per_prompt)
+    }
+
+    /// `cache_tokens`, or enough for all responses at full length.
+    #[must_use]
+    pub fn cache_tokens_at_most(&self) -> usize {
+        let all = self.sequences() * self.longest();
+        self.cache_tokens.map_or(all, |tokens| tokens.min(all))
+    }
 }
 
 impl Default for RolloutSection {
@@ -89,6 +114,7 @@ impl Default for RolloutSection {
             top_p: 1.0,
             max_new_tokens: 32_000,
             concurrent_sequences: 256,
+            cache_tokens: None,
             max_prompt_tokens: 512,
         }
     }

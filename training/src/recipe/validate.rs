@@ -207,9 +207,15 @@ impl Recipe {
         number("rollout.top_p", rollout.top_p, &NUCLEUS)?;
         count("rollout.max_new_tokens", rollout.max_new_tokens)?;
         count("rollout.concurrent_sequences", rollout.concurrent_sequences)?;
+        if let Some(tokens) = rollout.cache_tokens {
+            let longest = rollout.longest();
+            ensure(tokens >= longest, "rollout.cache_tokens", || {
+                format!("must hold one response of full length with its prompt, {longest} tokens, got {tokens}")
+            })?;
+        }
         count("rollout.max_prompt_tokens", rollout.max_prompt_tokens)?;
         if let Some(model) = &self.model {
-            let longest = rollout.max_prompt_tokens + rollout.max_new_tokens;
+            let longest = rollout.longest();
             ensure(longest <= model.max_position_embeddings, "rollout.max_new_tokens", || {
                 let limit = model.max_position_embeddings;
                 format!("must fit with max_prompt_tokens into model.max_position_embeddings = {limit}, got {longest}")

@@ -1,10 +1,12 @@
-//! The sampler for models run layer by layer: batched decoding on any device, with keys and values allocated up front.
+//! The sampler for models run layer by layer: batched decoding on any device, with slots for keys and values that grow with
+//! their sequences.
 //!
 //! Sequences lie in slots 0.. of the caches; one that ends gives its slot to the last, so that a step works on as many rows
 //! as there are sequences. What crosses to the host each step is a few numbers a sequence, never its logits.
 
 mod cache;
 mod draw;
+mod levels;
 mod replay;
 
 use std::collections::VecDeque;
@@ -14,6 +16,7 @@ use candle_core::{D, DType, Tensor};
 
 use self::cache::Caches;
 use self::draw::draw_rows;
+use self::levels::{Limits, Unfinished};
 use self::replay::Replay;
 use super::response::{Response, check};
 use super::{Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
@@ -24,6 +27,9 @@ use crate::{Error, Result};
 /// Prompt tokens that are run at a time.
 pub(crate) const PREFILL_TOKENS: usize = 8192;
 
+/// Tokens of a response that slots have room for in the beginning.
+const FIRST_LEVEL: usize = 1024;
+
 /// Samples many sequences of different lengths at once, on the model's device.
 ///
 /// The random numbers of a response come from its own seed alone, one for each token, as in [`super::CpuSampler`]; its text
@@ -32,6 +38,8 @@ pub struct DeviceSampler {
     model: Layered,
     end_of_sequence: Vec<u32>,
     concurrent_sequences: usize,
+    cache_tokens: usize,
+    first_level: usize,
 }
 
 impl DeviceSampler {
@@ -44,12 +52,15 @@ impl DeviceSampler {
         if concurrent_sequences == 0 {
             return Err(Error::config("the sampler needs room for at least one sequence"));
         }
-        Ok(Self { model, end_of_sequence: end_of_sequence.to_vec(), concurrent_sequences })
+        let end_of_sequence = end_of_sequence.to_vec();
+        let (cache_tokens, first_level) = (usize::MAX, FIRST_LEVEL);
+        Ok(Self { model, end_of_sequence, concurrent_sequences, cache_tokens, first_level })
     }
 
-    /// From now on at most this many sequences at a time, at least one.
-    pub fn set_concurrent_sequences(&mut self, concurrent_sequences: usize) {
-        self.concurrent_sequences = concurrent_sequences.max(1);
+    /// From now on holds the keys and values of at most this many tokens at a time, of all sequences together and with what
+    /// slots have room for, but of one sequence in any case. Where all do not fit, the longest have to wait for the others.
+    pub fn set_cache_tokens(&mut self, cache_tokens: usize) {
+        self.cache_tokens = cache_tokens;
     }
 }
 
@@ -71,14 +82,25 @@ impl Decoding {
         Ok(Self { model: model.settled()?, head: model.wide_head()?, caches, replay })
     }
 
-    /// Runs the prompts of the sequences from slot `first` on and stores their keys and values; returns the logits after
+    /// Room for `slots` sequences of up to `capacity` tokens, no fewer than before; the first `kept` slots keep what they
+    /// hold.
+    fn resize(&mut self, slots: usize, capacity: usize, kept: usize) -> Result<()> {
+        // Recordings hold the old addresses.
+        self.replay = None;
+        self.caches.resize(slots, capacity, kept)?;
+        self.replay = Replay::new(&self.model, &self.caches, slots)?;
+        Ok(())
+    }
+
+    /// Runs what there is of the sequences from slot `first` on and stores their keys and values; returns the logits after
     /// each, `[sequences, vocabulary]`. Neighbours with the same prompt share one run of it.
     fn prefill(&self, new: &[Response], first: usize) -> Result<Tensor> {
+        let tokens: Vec<Arc<[u32]>> = new.iter().map(Response::tokens).collect();
         let mut prompts: Vec<(&Arc<[u32]>, Vec<usize>)> = Vec::new();
-        for (index, response) in new.iter().enumerate() {
+        for (index, tokens) in tokens.iter().enumerate() {
             match prompts.last_mut() {
-                Some((prompt, slots)) if Arc::ptr_eq(prompt, &response.prompt) => slots.push(first + index),
-                _ => prompts.push((&response.prompt, vec![first + index])),
+                Some((prompt, slots)) if Arc::ptr_eq(prompt, tokens) => slots.push(first + index),
+                _ => prompts.push((tokens, vec![first + index])),
             }
         }
         let mut logits = Vec::new();
@@ -171,49 +193,77 @@ impl Sampler for DeviceSampler {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let capacity = requests.iter().map(|request| request.prompt.len() + params.max_new_tokens).max().unwrap_or(0);
-        let slots = self.concurrent_sequences.min(requests.len());
-        let mut decoding = Decoding::new(&self.model, slots, capacity.min(config.max_position_embeddings))?;
-        let mut waiting: VecDeque<_> = requests.iter().enumerate().collect();
-        let mut active: Vec<Response> = Vec::new();
+        let longest = requests.iter().map(|request| request.prompt.len() + params.max_new_tokens).max().unwrap_or(0);
+        let limits = Limits {
+            sequences: self.concurrent_sequences,
+            tokens: self.cache_tokens,
+            longest: longest.min(config.max_position_embeddings),
+        };
+        let new = |(index, request)| Response::new(index, request, params, config);
+        let mut waiting: VecDeque<Response> = requests.iter().enumerate().map(new).collect();
+        let (mut active, mut aside): (Vec<Response>, Vec<Response>) = (Vec::new(), Vec::new());
+        let longest_prompt = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+        let mut level = limits.longest.min(longest_prompt + self.first_level);
+        let mut slots = limits.slots(level, requests.len());
+        let mut decoding = Decoding::new(&self.model, slots, level)?;
         let mut results: Vec<Option<Rollout>> = requests.iter().map(|_| None).collect();
         let mut report = RolloutProgress { finished: 0, tokens: 0 };
-        while !active.is_empty() || !waiting.is_empty() {
+        while report.finished < requests.len() {
+            let is_full = |response: &Response| response.length() > level;
+            if !aside.is_empty() || active.iter().any(is_full) {
+                let unfinished = Unfinished { active: active.len(), waiting: waiting.len(), aside: aside.len() };
+                if limits.is_time(level, unfinished) {
+                    level = limits.above(level);
+                    waiting.extend(aside.drain(..));
+                    slots = limits.slots(level, active.len() + waiting.len());
+                    decoding.resize(slots, level, active.len())?;
+                } else {
+                    take_out(&mut active, &decoding.caches, is_full, |full| aside.push(full))?;
+                }
+            }
             let going_on = active.len();
             if going_on > 0 {
                 let logits = decoding.step(&active)?;
                 draw_rows(&logits, params, &mut active, &self.end_of_sequence)?;
             }
-            while active.len() < slots
-                && let Some((index, request)) = waiting.pop_front()
-            {
-                active.push(Response::new(index, request, params, config));
-            }
+            active.extend(waiting.drain(..waiting.len().min(slots - going_on)));
             let new = &mut active[going_on..];
             if !new.is_empty() {
                 let logits = decoding.prefill(new, going_on)?;
                 draw_rows(&logits, params, new, &self.end_of_sequence)?;
             }
             report.tokens += active.len();
-            for slot in (0..active.len()).rev() {
-                if !active[slot].is_finished() {
-                    continue;
-                }
-                let last = active.len() - 1;
-                if slot != last {
-                    decoding.caches.take_over(slot, last, active[last].length())?;
-                }
-                let response = active.swap_remove(slot);
+            take_out(&mut active, &decoding.caches, Response::is_finished, |response| {
                 report.finished += 1;
                 let request = response.request;
                 results[request] = response.into_rollout();
-            }
+            })?;
             if !progress(report) {
                 return Err(Error::Interrupted);
             }
         }
         Ok(results.into_iter().flatten().collect())
     }
+}
+
+/// Takes the responses that `leaves` says out of their slots and hands them over; the last move into the gaps.
+fn take_out(
+    active: &mut Vec<Response>,
+    caches: &Caches,
+    leaves: impl Fn(&Response) -> bool,
+    mut out: impl FnMut(Response),
+) -> Result<()> {
+    for slot in (0..active.len()).rev() {
+        if !leaves(&active[slot]) {
+            continue;
+        }
+        let last = active.len() - 1;
+        if slot != last {
+            caches.take_over(slot, last, active[last].length())?;
+        }
+        out(active.swap_remove(slot));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -45,6 +45,14 @@ impl Response {
         }
     }
 
+    /// All tokens so far; the prompt's own allocation where there is nothing more.
+    pub(super) fn tokens(&self) -> Arc<[u32]> {
+        match self.ids.as_slice() {
+            [] => self.prompt.clone(),
+            ids => self.prompt.iter().chain(ids).copied().collect(),
+        }
+    }
+
     /// Tokens of prompt and response.
     pub(super) fn length(&self) -> usize {
         self.prompt.len() + self.ids.len()

@@ -159,8 +159,9 @@ impl Plan {
             let updates = recipe.sft.updates() as u64;
             (updates, updates, 0, recipe.sft.tokens as u64)
         };
-        let sequences = if is_rl { in_a_step.min(rollout.concurrent_sequences as u64) } else { 0 };
-        let memory = Needs::of(recipe, shape).memory(optimizer.microbatch_tokens as u64, sequences);
+        let sequences = if is_rl { rollout.sequences() as u64 } else { 0 };
+        let cached = (sequences, rollout.cache_tokens_at_most() as u64);
+        let memory = Needs::of(recipe, shape).memory(optimizer.microbatch_tokens as u64, cached);
         let checkpoint = trained * F32 * 3;
         let files = [
             ("run.json", 0),
@@ -238,6 +239,9 @@ impl Display for Plan {
             row("  tokens of a micro-batch", thousands(fit.microbatch_tokens as u64));
             if self.responses > 0 {
                 row("  sequences sampled at a time", thousands(fit.concurrent_sequences as u64));
+                if let Some(tokens) = fit.cache_tokens {
+                    row("  tokens of keys and values", thousands(tokens as u64));
+                }
             }
         }
         row("files of a run", String::new());

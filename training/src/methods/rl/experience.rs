@@ -89,6 +89,8 @@ pub(super) struct Collector<'a> {
     grader: Grader,
     objective: Box<dyn Objective>,
     rollout: RolloutSection,
+    /// Most tokens of keys and values at a time.
+    cache_tokens: usize,
     norm: AdvantageNorm,
     kl: KlPlacement,
     kl_coefficient: f64,
@@ -115,6 +117,7 @@ impl<'a> Collector<'a> {
             grader: Grader::new(recipe.grader.mode).requiring_box(recipe.grader.require_box),
             objective,
             rollout: recipe.rollout.clone(),
+            cache_tokens: recipe.rollout.cache_tokens_at_most(),
             norm: algorithm.advantage_norm,
             kl: algorithm.kl,
             kl_coefficient: algorithm.kl_coefficient,
@@ -183,11 +186,11 @@ impl<'a> Collector<'a> {
         let total = requests.len();
         let mut warnings = Vec::new();
         let rollouts = shrinking(
-            "`rollout.concurrent_sequences`",
-            &mut self.rollout.concurrent_sequences,
-            1,
-            |concurrent| {
-                self.sampler.generate(&requests, &params, concurrent, &mut |progress| {
+            "`rollout.cache_tokens`",
+            &mut self.cache_tokens,
+            self.rollout.longest(),
+            |tokens| {
+                self.sampler.generate(&requests, &params, tokens, &mut |progress| {
                     observer.on_phase(Phase::Rollout { finished: progress.finished, total, tokens: progress.tokens });
                     !observer.should_stop()
                 })

@@ -25,6 +25,22 @@ impl Caches {
         Ok(Self { layers, kv_heads, head_dim })
     }
 
+    /// Room for `slots` sequences of up to `capacity` tokens, no fewer than before; the first `kept` slots, of which there are
+    /// no more than `slots`, keep what they hold. One layer's old and new tensors are there at a time.
+    pub(super) fn resize(&mut self, slots: usize, capacity: usize, kept: usize) -> Result<()> {
+        for cache in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
+            let (_, kv_heads, before, head_dim) = cache.dims4()?;
+            let resized = Tensor::zeros((slots, kv_heads, capacity, head_dim), cache.dtype(), cache.device())?;
+            if kept > 0 {
+                let old = cache.narrow(0, 0, kept)?.reshape((kept * kv_heads, before, head_dim))?;
+                let room = resized.reshape((slots * kv_heads, capacity, head_dim))?;
+                room.narrow(0, 0, kept * kv_heads)?.slice_set(&old, 1, 0)?;
+            }
+            *cache = resized;
+        }
+        Ok(())
+    }
+
     /// Stores tokens `start..start + length` of `heads` at the beginning of every slot of `slots`.
     pub(super) fn fill(&self, layer: usize, slots: &[usize], heads: &Heads, start: usize, length: usize) -> Result<()> {
         let (keys, values) = &self.layers[layer];

@@ -1,4 +1,6 @@
 use candle_core::Device;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 #[cfg(feature = "cuda")]
 use super::super::test_support::model_with_heads_of;
@@ -51,11 +53,32 @@ fn slots_are_given_up_and_taken_again() {
     }
 }
 
+/// Levels of 31, 62, 124 and 157 tokens: all go up together, some wait for the others, or each is alone.
+#[test]
+fn long_responses_wait_where_the_caches_are_full_and_end_the_same() {
+    let params = SamplingParams { max_new_tokens: 130, ..PARAMS };
+    let requests: Vec<RolloutRequest> = requests(60).into_iter().filter(|request| request.prompt.len() < 30).collect();
+    let expected = on_slices(&requests, &params);
+    let longer = |tokens: usize| expected.iter().filter(|rollout| rollout.ids.len() > tokens).count();
+    assert!(longer(4) > 20 && longer(57) > 6 && longer(119) > 1, "{} {} {}", longer(4), longer(57), longer(119));
+    for (concurrent, cache_tokens) in [(64, usize::MAX), (8, 8 * 62), (8, 300), (64, 1000), (3, 1)] {
+        let mut sampler = DeviceSampler::new(model().layered().unwrap(), &[END], concurrent).unwrap();
+        sampler.first_level = 4;
+        sampler.set_cache_tokens(cache_tokens);
+        let (mut most, mut finished) = (0, 0);
+        let found = sampler.generate(&requests, &params, &mut |progress| {
+            most = most.max(progress.tokens);
+            finished = progress.finished;
+            true
+        });
+        assert_same(&found.unwrap(), &expected);
+        let all: usize = expected.iter().map(|rollout| rollout.ids.len()).sum();
+        assert_eq!((finished, most), (requests.len(), all), "no token is counted twice");
+    }
+}
+
 #[test]
 fn an_adapter_is_sampled_beside_its_weights() {
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
-
     use crate::model::{LoraConfig, Policy, TARGET_MODULES, Tuning};
 
     let target_modules = TARGET_MODULES.map(str::to_owned).to_vec();

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// Parts in a hundred of the memory that a run is given; the rest is for what allocators and libraries keep.
 const USABLE: u64 = 92;
 
-/// The two numbers of a run that change its memory and not its mathematics.
+/// The numbers of a run that change its memory and not its mathematics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fit {
     /// Bytes that the run was fitted into.
@@ -19,6 +19,8 @@ pub struct Fit {
     pub microbatch_tokens: usize,
     /// For `rollout.concurrent_sequences`.
     pub concurrent_sequences: usize,
+    /// For `rollout.cache_tokens`, where the model runs layer by layer.
+    pub cache_tokens: Option<usize>,
 }
 
 impl Fit {
@@ -45,22 +47,26 @@ impl Fit {
             return Err(refusal(recipe, "an update", needed, usable, memory, &parts));
         }
         let for_sampling = usable.saturating_sub(lasting);
-        let sequences = match recipe.stage {
-            Stage::Rl => needs.kv_cache.within(for_sampling).min(recipe.rollout.concurrent_sequences as u64),
-            Stage::Sft => recipe.rollout.concurrent_sequences as u64,
+        let rollout = &recipe.rollout;
+        let sampled = match recipe.stage {
+            Stage::Rl => needs.sampling.within(for_sampling, rollout.sequences() as u64, needs.longest),
+            Stage::Sft => Some((rollout.concurrent_sequences as u64, 0)),
         };
-        if sequences == 0 {
+        let Some((sequences, tokens_cached)) = sampled else {
+            let one = needs.sampling.at(1, needs.longest);
             let parts = [
                 ("weights", needs.weights),
                 ("reference policy", needs.reference),
                 ("optimizer", needs.optimizer),
-                ("keys and values of one sequence", needs.kv_cache.at(1)),
+                ("keys and values of one sequence", one),
             ];
-            return Err(refusal(recipe, "sampling", lasting + needs.kv_cache.at(1), usable, memory, &parts));
-        }
+            return Err(refusal(recipe, "sampling", lasting + one, usable, memory, &parts));
+        };
+        let is_bounded = recipe.stage == Stage::Rl && recipe.compute.is_layered();
+        let cache_tokens = is_bounded.then(|| rollout.cache_tokens_at_most().min(tokens_cached as usize));
         // A sequence that is longer than a micro-batch makes one of its own, so less than the longest may be asked for.
         let microbatch_tokens = recipe.optimizer.microbatch_tokens.min(tokens as usize);
-        Ok(Self { memory, microbatch_tokens, concurrent_sequences: sequences as usize })
+        Ok(Self { memory, microbatch_tokens, concurrent_sequences: sequences as usize, cache_tokens })
     }
 
     /// The memory that a run may take: what its recipe says, or what is free on `device` before anything is loaded; `None`
@@ -90,6 +96,7 @@ impl Fit {
         let mut recipe = recipe.clone();
         recipe.optimizer.microbatch_tokens = self.microbatch_tokens;
         recipe.rollout.concurrent_sequences = self.concurrent_sequences;
+        recipe.rollout.cache_tokens = self.cache_tokens.or(recipe.rollout.cache_tokens);
         recipe
     }
 }
@@ -152,12 +159,15 @@ mod tests {
         ] {
             let recipe = recipe(name, &pairs);
             let fit = fit(&recipe, gib).unwrap();
-            assert!(fit.microbatch_tokens >= 16_512 && fit.concurrent_sequences >= 4, "{name}: {fit:?}");
+            let (rollout, tokens) = (&recipe.rollout, fit.cache_tokens.unwrap());
+            assert!(fit.microbatch_tokens >= 16_512 && tokens >= rollout.longest(), "{name}: {fit:?}");
+            // All at a time, though far from all at full length.
+            assert_eq!(fit.concurrent_sequences, rollout.concurrent_sequences, "{name}");
+            assert!(tokens < rollout.concurrent_sequences * rollout.longest() * 2 / 3, "{name}: {fit:?}");
             let memory = |fit: &Fit| Plan::for_recipe(&fit.apply(&recipe), &shape(&recipe)).memory;
             let within = memory(&fit);
             assert!(within.peak() <= gib * GIB / 100 * USABLE, "{name}: {within:?}");
-            assert!(fit.concurrent_sequences < recipe.rollout.concurrent_sequences, "{name}: {fit:?}");
-            let more = Fit { concurrent_sequences: fit.concurrent_sequences + 1, ..fit };
+            let more = Fit { cache_tokens: Some(tokens + 1), ..fit };
             assert!(memory(&more).peak() > gib * GIB / 100 * USABLE, "{name}");
             assert_eq!(fit.apply(&recipe).fingerprint().unwrap(), recipe.fingerprint().unwrap());
         }
@@ -174,6 +184,18 @@ mod tests {
         let long = recipe("deepseek-r1-distill-qwen-7b.toml", &[CUDA, BF16, LORA]);
         let error = fit(&long, 17).unwrap_err().to_string();
         assert!(error.contains("rollout.max_new_tokens") && !error.contains("tuning.mode"), "{error}");
+    }
+
+    #[test]
+    fn few_sequences_are_sampled_at_a_time_where_their_logits_take_the_room() {
+        let recipe = recipe("deepseek-r1-distill-qwen-1.5b.toml", &[CUDA, BF16, LORA, SHORT]);
+        let needs = Needs::of(&recipe, &shape(&recipe));
+        let one = needs.sampling.at(0, needs.longest) + needs.sampling.each_sequence;
+        assert_eq!(needs.sampling.within(one - 1, 256, needs.longest), None);
+        assert_eq!(needs.sampling.within(one, 256, needs.longest), Some((1, needs.longest)));
+        let three = one + 2 * needs.sampling.each_sequence;
+        assert_eq!(needs.sampling.within(three, 256, needs.longest), Some((3, needs.longest)));
+        assert_eq!(needs.sampling.within(1 << 50, 256, needs.longest), Some((256, 256 * needs.longest)));
     }
 
     #[test]

@@ -48,10 +48,13 @@ pub struct Memory {
     /// `T · (8 hidden + 6 intermediate) · b`, and attention, `T · (8 hidden · b + (18 heads + 8 kv_heads) · head_dim)`; blocks
     /// of logits in f32 with their gradients in half, and no output layer in f32.
     pub activations: u64,
-    /// Keys and values of the responses that are sampled at the same time, all of full length:
-    /// `2 · layers · kv_heads · head_dim · b · sequences · (max_prompt_tokens + max_new_tokens)`; layer by layer also
-    /// logits, `sequences · vocab · 16`, and the output layer in f32 where it is not; through kernels logits,
-    /// `sequences · vocab · 8`, and the layer at work on 8,192 tokens of prompts.
+    /// Keys and values of the responses that are sampled at the same time, `2 · layers · kv_heads · head_dim · b` each token.
+    ///
+    /// As a graph: all of full length, `sequences · (max_prompt_tokens + max_new_tokens)` tokens.
+    ///
+    /// Layer by layer: `cache_tokens`, of one layer twice while slots grow; logits, `sequences · vocab · 16`; and the output
+    /// layer in f32 where it is not. Through kernels logits, `sequences · vocab · 8`, and the layer at work on 8,192 tokens
+    /// of prompts, or on the longest sequence where that is more.
     pub kv_cache: u64,
 }
 
@@ -79,14 +82,32 @@ impl Growing {
         self.fixed + self.each * number
     }
 
-    /// The same with so much more of each.
-    fn and(self, each: u64) -> Self {
-        Self { each: self.each + each, ..self }
-    }
-
     /// The greatest number that stays within `bytes`.
     pub(super) fn within(&self, bytes: u64) -> u64 {
         bytes.saturating_sub(self.fixed) / self.each.max(1)
+    }
+}
+
+/// What sampling holds, by sequences at a time and by tokens of their keys and values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sampling {
+    pub(super) fixed: u64,
+    pub(super) each_sequence: u64,
+    pub(super) each_token: u64,
+}
+
+impl Sampling {
+    pub(super) fn at(&self, sequences: u64, cache_tokens: u64) -> u64 {
+        self.fixed + self.each_sequence * sequences + self.each_token * cache_tokens
+    }
+
+    /// The most sequences, up to `most`, that stay within `bytes` while one of them has `longest` tokens; and the most tokens
+    /// for them, up to full length for all.
+    pub(super) fn within(&self, bytes: u64, most: u64, longest: u64) -> Option<(u64, u64)> {
+        let sequences = bytes.checked_sub(self.at(0, longest))? / self.each_sequence.max(1);
+        let sequences = Some(sequences.min(most)).filter(|&sequences| sequences > 0)?;
+        let tokens = (bytes - self.at(sequences, 0)) / self.each_token.max(1);
+        Some((sequences, tokens.min(sequences * longest)))
     }
 }
 
@@ -99,8 +120,8 @@ pub(super) struct Needs {
     pub(super) optimizer: u64,
     /// By tokens of a micro-batch.
     pub(super) activations: Growing,
-    /// By sequences sampled at a time.
-    pub(super) kv_cache: Growing,
+    /// What sampling holds.
+    pub(super) sampling: Sampling,
     /// Tokens of the longest possible sequence; 0 where it is not known.
     pub(super) longest: u64,
 }
@@ -115,12 +136,11 @@ impl Needs {
         let b = shape.dtype_bytes;
         let needs_reference = is_rl && !has_adapter && recipe.algorithm.kl != KlPlacement::Off;
         let copies = if b < F32 && !has_adapter { 3 } else { 2 };
-        let longest = if is_rl { (recipe.rollout.max_prompt_tokens + recipe.rollout.max_new_tokens) as u64 } else { 0 };
+        let longest = if is_rl { recipe.rollout.longest() as u64 } else { 0 };
         let pass = Pass::of(recipe, shape);
-        let of_a_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * b;
-        let kv_cache = match is_rl {
-            false => Growing { fixed: 0, each: 0 },
-            true => pass.sampling(shape).and(of_a_token * longest),
+        let sampling = match is_rl {
+            false => Sampling::default(),
+            true => pass.sampling(shape, longest),
         };
         Self {
             weights: parameters * b + adapter * F32,
@@ -128,20 +148,21 @@ impl Needs {
             gradients: trained * F32,
             optimizer: trained * F32 * copies,
             activations: pass.activations(shape, longest, !has_adapter),
-            kv_cache,
+            sampling,
             longest,
         }
     }
 
-    /// The memory with micro-batches of so many tokens and so many sequences at a time.
-    pub(super) fn memory(&self, microbatch_tokens: u64, sequences: u64) -> Memory {
+    /// The memory with micro-batches of so many tokens, and so many sequences sampled at a time with so many tokens of keys
+    /// and values.
+    pub(super) fn memory(&self, microbatch_tokens: u64, (sequences, cache_tokens): (u64, u64)) -> Memory {
         Memory {
             weights: self.weights,
             reference: self.reference,
             gradients: self.gradients,
             optimizer: self.optimizer,
             activations: self.activations.at(microbatch_tokens.max(self.longest)),
-            kv_cache: if sequences == 0 { 0 } else { self.kv_cache.at(sequences) },
+            kv_cache: if sequences == 0 { 0 } else { self.sampling.at(sequences, cache_tokens) },
         }
     }
 }
@@ -200,12 +221,21 @@ impl Pass {
         Growing { fixed: scores.max(logits).max(GATED * F32), each: kept + at_work + rows }
     }
 
-    /// What sampling holds beside keys and values, by sequences.
-    pub(super) fn sampling(self, shape: &ModelShape) -> Growing {
+    /// What sampling holds where the longest sequence has `longest` tokens.
+    pub(super) fn sampling(self, shape: &ModelShape, longest: u64) -> Sampling {
+        let of_a_layer = 2 * shape.kv_heads * shape.head_dim * shape.dtype_bytes;
+        // Keys and values of all layers, and of one more while slots grow.
+        let each_token = of_a_layer * (shape.layers + 1);
         match self {
-            Self::Graph => Growing { fixed: 0, each: 0 },
-            Self::Operations => Growing { fixed: wide_head(shape), each: shape.vocab * LOGITS.1 * F32 },
-            Self::Kernels => Growing { fixed: PREFILL_TOKENS as u64 * at_work(shape), each: shape.vocab * 2 * F32 },
+            Self::Graph => Sampling { each_sequence: of_a_layer * shape.layers * longest, ..Sampling::default() },
+            Self::Operations => {
+                Sampling { fixed: wide_head(shape), each_sequence: shape.vocab * LOGITS.1 * F32, each_token }
+            }
+            Self::Kernels => Sampling {
+                fixed: longest.max(PREFILL_TOKENS as u64) * at_work(shape),
+                each_sequence: shape.vocab * 2 * F32,
+                each_token,
+            },
         }
     }
 }
@@ -282,10 +312,9 @@ mod tests {
             ("7b", 256, 256, 19.75),
         ] {
             let shape = shape(name);
-            let of_a_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * shape.dtype_bytes;
             let lasting =
                 shape.parameters() * shape.dtype_bytes + shape.adapter_parameters(16, &TargetModule::ALL) * F32;
-            let plan = lasting + Pass::Kernels.sampling(&shape).and(of_a_token * tokens).at(sequences);
+            let plan = lasting + Pass::Kernels.sampling(&shape, tokens).at(sequences, sequences * tokens);
             bounds(&format!("{name} {sequences} {tokens}"), plan, measured);
         }
     }
