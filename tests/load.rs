@@ -295,6 +295,7 @@ fn arguments_that_do_not_fit_are_refused() {
         (&["--efforts", "low,low"], "twice"),
         (&["--reference", "max"], "--reference"),
         (&["--extra-body", "[]"], "--extra-body"),
+        (&["--extra-body", r#"{"reasoning_effort": "low"}"#], "--efforts default"),
         (&["--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
         (&["--goodput", "ttft:fast"], "500ms"),
     ] {

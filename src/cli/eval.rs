@@ -21,8 +21,12 @@ use self::subject::Subject;
 use super::progress::{self, Fetching, Sampling};
 use super::{Failure, Result, interrupt, place};
 
-/// Most tokens of a response on the mini suite, whose traces end well before.
+/// Most tokens of a response, as in the released code.
+const MAX_NEW_TOKENS: usize = 32_768;
+/// The same on the mini suite, whose traces end well before.
 const MINI_MAX_NEW_TOKENS: usize = 640;
+/// Problems of a level of the mini suite.
+const MINI_PROBLEMS: usize = 500;
 /// Responses decoded at the same time, unless asked otherwise.
 const CONCURRENT: usize = 256;
 /// Seed of the bootstrap behind the intervals of comparisons.
@@ -33,8 +37,9 @@ Examples:
   serve eval
       the bundled family on the mini suite: every tier, 500 held-out problems a level
   serve eval --tier base --tier alpha-0.2 --problems 100 --samples 4
-      two tiers, fewer problems, pass@k
-  serve eval --family models/r1-1.5b --suite math:math500.jsonl --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml
+      two tiers, fewer problems, pass@k in eval.json
+  serve eval --family models/r1-1.5b --suite math:math500.jsonl \\
+      --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml
       a family on MATH500 with the paper's prompt and sampling
   serve eval --model runs/checkpoint --suite gsm8k:gsm8k.jsonl --grader strict
       a model folder that belongs to no family
@@ -52,8 +57,8 @@ pub struct Arguments {
     #[arg(long, env = "BREVITY_FAMILY", hide_env_values = true, value_name = "FAMILY", default_value = "models/mini")]
     family: Source,
 
-    /// Measure only this tier; may be given several times. Default: the base, then every tier by alpha
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    /// Measure only these tiers [default: the base, then every tier by alpha]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "model")]
     tier: Vec<String>,
 
     /// Measure this Hugging Face folder instead of a family
@@ -174,7 +179,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         // Read again: tiers may have come or gone while these were measured.
         let _lock = Manifest::lock(manifest.path())?;
         *manifest = Manifest::load(manifest.path())?;
-        for Measured { subject, summary, .. } in &measured {
+        // The base is measured even where it is no tier.
+        let is_listed = |subject: &&Measured<'_>| manifest.tier(&subject.subject.name).is_ok();
+        let listed: Vec<&Measured<'_>> = measured.iter().filter(is_listed).collect();
+        for Measured { subject, summary, .. } in listed {
             manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
         }
         manifest.save()?;
@@ -211,12 +219,8 @@ fn subjects(arguments: &Arguments) -> Result<(String, Vec<Subject>, Option<Manif
 fn settings(arguments: &Arguments) -> Result<Settings> {
     let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
     let is_mini = arguments.suite.is_mini();
-    let defaults = EvalSection {
-        max_new_tokens: if is_mini { MINI_MAX_NEW_TOKENS } else { EvalSection::default().max_new_tokens },
-        samples: arguments.suite.samples(),
-        ..EvalSection::default()
-    };
-    let section = recipe.as_ref().map_or(defaults, |recipe| recipe.eval.clone());
+    let section = recipe.as_ref().map_or_else(EvalSection::default, |recipe| recipe.eval.clone());
+    let of_suite = if is_mini { MINI_MAX_NEW_TOKENS } else { MAX_NEW_TOKENS };
     let mode = arguments.grader.map(|name| match name {
         GraderName::Qwen => GraderMode::Qwen,
         GraderName::Strict => GraderMode::Strict,
@@ -225,9 +229,9 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         sampling: SamplingParams {
             temperature: arguments.temperature.unwrap_or(section.temperature),
             top_p: arguments.top_p.unwrap_or(section.top_p),
-            max_new_tokens: arguments.max_new_tokens.unwrap_or(section.max_new_tokens),
+            max_new_tokens: arguments.max_new_tokens.or(section.max_new_tokens).unwrap_or(of_suite),
         },
-        samples: arguments.samples.unwrap_or(section.samples),
+        samples: arguments.samples.or(section.samples).unwrap_or_else(|| arguments.suite.samples()),
         seed: arguments.seed.unwrap_or(section.seed),
         concurrent: arguments.concurrent,
         grader: mode.or(recipe.as_ref().map(|recipe| recipe.grader.mode)).unwrap_or_default(),
@@ -271,10 +275,10 @@ fn columns(arguments: &Arguments) -> Result<NamedColumns> {
 
 fn problems_per_level(arguments: &Arguments) -> Result<usize> {
     let of_recipe = match &arguments.recipe {
-        Some(path) => Some(Recipe::load(path, &[])?.eval.problems_per_level),
+        Some(path) => Recipe::load(path, &[])?.eval.problems_per_level,
         None => None,
     };
-    let otherwise = if arguments.suite.is_mini() { EvalSection::default().problems_per_level } else { usize::MAX };
+    let otherwise = if arguments.suite.is_mini() { MINI_PROBLEMS } else { usize::MAX };
     match arguments.problems.or(of_recipe).unwrap_or(otherwise) {
         0 => Err(Failure::usage("--problems must be at least 1")),
         count => Ok(count),

@@ -30,11 +30,12 @@ Examples:
       two efforts, two levels, four users
   serve load-test --url http://127.0.0.1:8080/v1 --efforts low,high --suite math:math500.jsonl --max-tokens 16384
       a benchmark's problems, asked as `serve eval` asks them
-  serve load-test --url http://127.0.0.1:8080/v1 --rate 5 --arrival poisson --duration 60s --goodput ttft:500ms,e2e:2s
+  serve load-test --url http://127.0.0.1:8080/v1 --rate 5 --duration 60s --goodput ttft:500ms,e2e:2s
       users who come on their own, and how many of them are served well
   serve load-test --url http://127.0.0.1:8080/v1 --sweep rate:auto --duration 20s
       how much the server can do under each effort
-  serve load-test --url https://api.example.com/v1 --model m --api-key-env KEY --prompts mine.jsonl --price-per-million-output 4
+  serve load-test --url https://api.example.com/v1 --model m --api-key-env KEY --prompts mine.jsonl \\
+      --price-per-million-output 4
       a hosted server, own prompts, and what they cost
   serve load-test --compare old/summary.json new/summary.json --fail-if p95:+10%
       two runs against each other; exit status 1 when the second is slower than allowed";

@@ -31,7 +31,7 @@ pub use failure::{Failure, report};
 #[command(name = "serve", version, propagate_version = true, max_term_width = 100, after_help = serve::EXAMPLES)]
 pub struct Cli {
     /// Threads that compute [default: all cores; one when a small model is served]
-    #[arg(long, global = true, env = "BREVITY_THREADS", hide_env_values = true, value_name = "N")]
+    #[arg(long, global = true, env = "BREVITY_THREADS", hide_env_values = true, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
 
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub fn run() -> Result<()> {
     let matches = command.clone().get_matches_from(&arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let Some(subcommand) = cli.command else {
-        return serve::run(&command, &arguments);
+        return serve::run(&command, &arguments).and_then(|()| is_written());
     };
     refuse_server_options(&matches);
     set_threads(cli.threads);
@@ -72,6 +72,15 @@ pub fn run() -> Result<()> {
         Command::Eval(arguments) => eval::run(&arguments),
         Command::LoadTest(arguments) => load_test::run(&arguments),
         Command::Tiers(arguments) => tiers::run(&arguments),
+    }?;
+    is_written()
+}
+
+/// Refuses success when a result did not reach standard output.
+fn is_written() -> Result<()> {
+    match progress::is_output_lost() {
+        true => Err(Failure::from(anyhow::anyhow!("a result could not be written to standard output"))),
+        false => Ok(()),
     }
 }
 
@@ -86,6 +95,10 @@ fn refuse_server_options(matches: &ArgMatches) {
         );
         Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
+}
+
+fn threads(text: &str) -> std::result::Result<NonZeroUsize, String> {
+    text.trim().parse().map_err(|_| "expected a number of threads, at least 1".to_owned())
 }
 
 /// Bounds the thread pools of this process.

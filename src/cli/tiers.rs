@@ -105,6 +105,11 @@ impl Family<'_> {
             .map_err(|error| Failure::from(error).hint("name a family with --family, or train one with `serve train`"))
     }
 
+    /// How the tiers of this family are measured.
+    fn measuring(&self) -> String {
+        format!("serve eval --family {} --write-cards", self.source)
+    }
+
     /// Its manifest for a change: a file on this machine, read now.
     fn editable(&self) -> Result<Manifest> {
         let opened = self.open()?;

@@ -26,13 +26,16 @@ Examples:
       the base of the bundled family, from random weights
   serve train --recipe training/recipes/mini.toml
       its tiers, one for each alpha; the same command resumes after an interruption
-  serve train --recipe training/recipes/mini.toml --alpha 0.1 --set run.steps=50 --out models/trial --runs runs/trial
+  serve train --recipe training/recipes/mini.toml --alpha 0.1 --set run.steps=50 \\
+      --out models/trial --runs runs/trial
       one tier, half as long, somewhere else
   serve train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml --dry-run
       what a run would take and write
-  serve train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml --device cuda:0 --dtype bf16 --set tuning.mode=lora
+  serve train --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml \\
+      --device cuda:0 --dtype bf16 --set tuning.mode=lora
       an adapter of a real model on one GPU, in a build with CUDA
-  serve train --recipe training/recipes/deepseek-r1-distill-qwen-7b.toml --devices cuda:0,cuda:1,cuda:2,cuda:3 --dtype bf16 --set tuning.mode=lora
+  serve train --recipe training/recipes/deepseek-r1-distill-qwen-7b.toml \\
+      --devices cuda:0,cuda:1,cuda:2,cuda:3 --dtype bf16 --set tuning.mode=lora
       a tier on each of four GPUs
   serve train --recipe training/recipes/mini.toml --bench --steps 5
       how fast this machine is";
@@ -74,8 +77,9 @@ pub struct Arguments {
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<Dtype>,
 
-    /// GiB of the device's memory that a run may take [default: what is free]; overrides `compute.memory`
-    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
+    /// How much of the device's memory a run may take, in GiB or as in `80GiB` [default: what is free]; overrides
+    /// `compute.memory`
+    #[arg(long, value_name = "SIZE", value_parser = gibibytes)]
     memory: Option<f64>,
 
     /// Folder of the family (or, supervised, of the model) [default: models/NAME, NAME being the recipe's]
@@ -201,12 +205,13 @@ fn recipe(arguments: &Arguments) -> Result<Recipe> {
     if let Some(memory) = arguments.memory {
         overrides.push(("compute.memory".to_owned(), format!("{memory:?}")));
     }
+    let mut recipe = Recipe::load(&arguments.recipe, &overrides)?;
     if !arguments.alpha.is_empty() {
+        if recipe.stage == Stage::Sft {
+            return Err(Failure::usage("--alpha belongs to reinforcement learning; this recipe's stage is sft"));
+        }
         overrides.push(("objective.alpha".to_owned(), format!("{:?}", arguments.alpha)));
-    }
-    let recipe = Recipe::load(&arguments.recipe, &overrides)?;
-    if !arguments.alpha.is_empty() && recipe.stage == Stage::Sft {
-        return Err(Failure::usage("--alpha belongs to reinforcement learning; this recipe's stage is sft"));
+        recipe = Recipe::load(&arguments.recipe, &overrides)?;
     }
     if !arguments.devices.is_empty() && recipe.stage == Stage::Sft {
         let hint = "this recipe's stage is sft, which trains one model; name its device with --device";
@@ -235,7 +240,7 @@ fn base_is_there(base: &Path, recipe: &Recipe) -> Result<()> {
 
 /// Supervised learning: one run, one model.
 fn supervised(work: &Work<'_>) -> Result<()> {
-    destination::model(work)?;
+    destination::prepare(work)?;
     let mut observer = Supervised::new(&work.recipe.name);
     let trained = sft::train(work.recipe, &work.runs, &work.out, &mut observer);
     observer.finish();
@@ -277,9 +282,10 @@ pub fn alpha(text: &str) -> std::result::Result<f64, String> {
 }
 
 fn gibibytes(text: &str) -> std::result::Result<f64, String> {
-    match text.trim().parse::<f64>() {
+    let number = text.trim().trim_end_matches("GiB").trim_end();
+    match number.parse::<f64>() {
         Ok(size) if size > 0.0 && size.is_finite() => Ok(size),
-        _ => Err("expected a size in GiB greater than 0".to_owned()),
+        _ => Err("expected a size in GiB greater than 0, as in `80` or `80GiB`".to_owned()),
     }
 }
 

@@ -39,13 +39,17 @@ pub struct Response {
     pub behaviours: BehaviourCounts,
 }
 
-/// The levels of `responses` in the order in which they first appear.
+/// The levels of `responses`: by number where all are numbers, else in the order in which they first appear.
 fn level_names<'a>(responses: impl IntoIterator<Item = &'a Response>) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for response in responses {
         if !names.contains(&response.level.as_str()) {
             names.push(&response.level);
         }
+    }
+    let number = |name: &&str| name.parse::<u64>().ok();
+    if names.iter().all(|name| number(name).is_some()) {
+        names.sort_by_key(number);
     }
     names
 }

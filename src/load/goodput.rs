@@ -25,7 +25,7 @@ impl Objectives {
     }
 }
 
-/// A duration as `500ms`, `2s`, `1.5m` or `1h`.
+/// A duration as `500ms`, `2s`, `1.5m` or `1h`; a number alone is seconds.
 ///
 /// # Errors
 /// [`Error::Config`] when it is none.
@@ -35,7 +35,7 @@ pub fn duration(text: &str) -> Result<Duration> {
     let scale = match unit.trim() {
         "us" => Some(1e-6),
         "ms" => Some(1e-3),
-        "s" => Some(1.0),
+        "" | "s" => Some(1.0),
         "m" | "min" => Some(60.0),
         "h" => Some(3600.0),
         _ => None,

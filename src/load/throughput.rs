@@ -74,7 +74,8 @@ fn rate(timings: &[Timing], sending: f64, last: f64) -> f64 {
         }
         ((timing.ended.min(window) - timing.sent.max(0.0)) / length).clamp(0.0, 1.0)
     };
-    timings.iter().filter(|timing| timing.succeeded).map(part).sum::<f64>() / window
+    // An empty sum of floats is -0.
+    (timings.iter().filter(|timing| timing.succeeded).map(part).sum::<f64>() + 0.0) / window
 }
 
 #[cfg(test)]

@@ -45,6 +45,14 @@ pub fn signed(value: f64, decimals: usize) -> String {
     format!("{sign}{text}")
 }
 
+/// The value with `decimals` digits: `0.1141`, `−0.0021`; what rounds to nothing has no sign.
+pub fn decimal(value: f64, decimals: usize) -> String {
+    match signed(value, decimals) {
+        text if text.starts_with(['+', '±']) => text.chars().skip(1).collect(),
+        text => text,
+    }
+}
+
 /// The value to one significant digit, without an exponent: `0.05`, `20`.
 pub fn round(value: f64) -> String {
     // Through the shortest text of the rounded number, which has no tail of binary digits.
@@ -59,6 +67,15 @@ pub fn scientific(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decimals_have_a_sign_only_below_nothing() {
+        assert_eq!(
+            [0.11409, -0.0021, -0.00001, 0.0].map(|value| decimal(value, 4)),
+            ["0.1141", "−0.0021", "0.0000", "0.0000"]
+        );
+        assert_eq!(decimal(f64::NAN, 4), "–");
+    }
 
     #[test]
     fn thousands_are_grouped() {

@@ -136,6 +136,13 @@ pub fn effort_values(efforts: &[String]) -> Vec<Option<String>> {
 pub fn options(arguments: &Arguments) -> Result<Options> {
     let extra = match &arguments.extra_body {
         Some(text) => match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(members))
+                if members.contains_key("reasoning_effort") && arguments.efforts != [DEFAULT] =>
+            {
+                let message =
+                    "--extra-body would set `reasoning_effort` under every effort; give it with --efforts default";
+                return Err(Failure::usage(message));
+            }
             Ok(Value::Object(members)) => members,
             Ok(_) => return Err(Failure::usage("--extra-body must be a JSON object, such as '{\"top_k\": 20}'")),
             Err(error) => return Err(Failure::usage(format!("--extra-body is not JSON: {error}"))),

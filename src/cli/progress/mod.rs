@@ -6,8 +6,9 @@ mod loading;
 mod sampling;
 mod training;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -25,9 +26,22 @@ pub fn say(line: &str) {
     let _ = BARS.suspend(|| writeln!(std::io::stderr(), "{line}"));
 }
 
-/// Writes a result to standard output. A reader that went away (`| head`) is no error.
+/// Whether a result could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes a result to standard output. A reader that went away (`| head`) is no error; of another, such as a full disk,
+/// [`is_output_lost`] tells at the end.
 pub fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let mut output = std::io::stdout().lock();
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    if written.is_err_and(|error| error.kind() != ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a result of this process could not be written to standard output.
+pub fn is_output_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// A bar of `total` units on a terminal; `None` in a pipe.

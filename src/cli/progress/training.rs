@@ -55,12 +55,12 @@ impl Reinforced {
         let recent = self.times.get(self.times.len().saturating_sub(RECENT)..).unwrap_or_default();
         let mean = recent.iter().sum::<f64>() / recent.len().max(1) as f64;
         format!(
-            "reward {:.3}  accuracy {}  tokens {} ({})  KL {:.4}  {} tokens/s  ETA {}",
+            "reward {:.3}  accuracy {}  tokens {} ({})  KL {}  {} tokens/s  ETA {}",
             metrics.reward,
             number::percent(metrics.accuracy, 1),
             number::grouped(metrics.mean_length),
             number::signed_percent(change, 1),
-            metrics.kl,
+            number::decimal(metrics.kl, 4),
             number::grouped(timings.rollout_tokens_per_second),
             duration(mean * self.steps.saturating_sub(metrics.step) as f64)
         )

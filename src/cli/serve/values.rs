@@ -18,7 +18,7 @@ pub fn time(text: &str) -> Result<Duration, String> {
     let seconds = match unit {
         "" | "s" => number,
         "ms" => number / 1e3,
-        "m" => number * 60.0,
+        "m" | "min" => number * 60.0,
         "h" => number * 3600.0,
         _ => return Err(wrong()),
     };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use brevity::family::{Checker, Hub, Manifest, Opened, Source, Tier, TierWeights, relative};
+use brevity::family::{Checker, Effort, Hub, Manifest, Opened, Source, Tier, TierWeights, relative};
 use brevity_training::Error;
 use clap::Args;
 
@@ -49,15 +49,19 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
         manifest.upsert_tier(tier);
         Ok(())
     })?;
-    progress::say(&format!("{} was added ({kind}); measure it with `serve eval --write-cards`", arguments.name));
+    progress::say(&format!("{} was added ({kind}); measure it with `{}`", arguments.name, family.measuring()));
     Ok(())
 }
 
-/// Refuses a name that a tier has.
+/// Refuses a name that a tier has, or that says something else where a model is named.
 ///
 /// # Errors
-/// When one has it.
+/// When one has it, or it is an effort's.
 pub fn is_free(manifest: &Manifest, name: &str) -> Result<()> {
+    if name.parse::<Effort>().is_ok() || name.eq_ignore_ascii_case("auto") {
+        let message = format!("`{name}` is an effort: `{}:{name}` would mean the tier that it leads to", manifest.name);
+        return Err(Failure::from(Error::config(message)).hint("choose another name with --name"));
+    }
     if manifest.tiers.iter().any(|tier| tier.name == name) {
         let message = format!("family `{}` has a tier `{name}` already", manifest.name);
         return Err(

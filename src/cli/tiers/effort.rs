@@ -44,5 +44,14 @@ pub fn set_default(family: &Family<'_>, arguments: &Default) -> Result<()> {
 /// # Errors
 /// When there is no such tier, or the family cannot be read or written.
 pub fn set_effort(family: &Family<'_>, arguments: &Effort) -> Result<()> {
-    family.change(|manifest| Ok(manifest.set_effort(arguments.effort, &arguments.tier)?))
+    let Effort { effort, tier } = arguments;
+    let before = family.change(|manifest| {
+        let before = manifest.effort.get(effort).cloned();
+        manifest.set_effort(*effort, tier)?;
+        Ok(before)
+    })?;
+    if before.as_ref() == Some(tier) {
+        progress::say(&format!("effort {effort} led to {tier} already"));
+    }
+    Ok(())
 }

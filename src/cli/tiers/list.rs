@@ -3,6 +3,7 @@
 use brevity::family::{Opened, Tier, size_on_disk};
 use brevity::report::{Align, Table, number};
 use brevity::routing::Expectation;
+use brevity_training::trainer;
 
 use super::{Family, efforts};
 use crate::cli::{Result, progress};
@@ -62,28 +63,6 @@ pub fn size(opened: &Opened, tier: &Tier) -> String {
     let folder = if tier.is_base() { manifest.base.path.as_deref() } else { tier.folder() };
     match folder.map(|folder| size_on_disk(&manifest.resolve(folder))) {
         None | Some(0) => UNKNOWN.to_owned(),
-        Some(bytes) => bytes_text(bytes),
-    }
-}
-
-fn bytes_text(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
-    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", bytes / unit),
-        None => format!("{bytes} B"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_the_unit_that_fits() {
-        assert_eq!(bytes_text(999), "999 B");
-        assert_eq!(bytes_text(1000), "1.0 kB");
-        assert_eq!(bytes_text(17_250_000), "17.2 MB");
-        assert_eq!(bytes_text(3_100_000_000), "3.1 GB");
+        Some(bytes) => trainer::bytes(bytes),
     }
 }

@@ -55,8 +55,9 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     })?;
     let name = &arguments.name;
     progress::say(&format!(
-        "{name} was made (α = {alpha}) in `{}`; measure it with `serve eval --write-cards`",
-        folder.display()
+        "{name} was made (α = {alpha}) in `{}`; measure it with `{}`",
+        folder.display(),
+        family.measuring()
     ));
     Ok(())
 }

@@ -36,7 +36,7 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
         std::fs::remove_dir_all(folder).map_err(Error::io("delete", folder))?;
         progress::say(&format!("{} was removed, `{}` deleted", removed.name, folder.display()));
     } else {
-        let place = removed.folder().map(|folder| manifest.resolve(folder));
+        let place = removed.folder().map(|folder| manifest.resolve(folder)).filter(|place| place.exists());
         let stays = place.map(|place| format!("; its files stay in `{}`", place.display())).unwrap_or_default();
         progress::say(&format!("{} was removed{stays}", removed.name));
     }

@@ -56,15 +56,15 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     }
     let text: String =
         lines.iter().map(|(key, value)| format!("{key:<14}{value}").trim_end().to_owned() + "\n").collect();
-    progress::print(&format!("{text}{}", card(tier, sha256.as_deref())));
+    progress::print(&format!("{text}{}", card(tier, sha256.as_deref(), &family.measuring())));
     Ok(())
 }
 
 /// The card as a line and a table.
-fn card(tier: &Tier, sha256: Option<&str>) -> String {
+fn card(tier: &Tier, sha256: Option<&str>, measuring: &str) -> String {
     let Some(card) = &tier.card else {
         return match &tier.upstream {
-            None => "card          none, measure it with `serve eval --write-cards`\n".to_owned(),
+            None => format!("card          none, measure it with `{measuring}`\n"),
             Some(_) => "card          none, measure it through a server with `serve load-test`\n".to_owned(),
         };
     };
@@ -77,14 +77,14 @@ fn card(tier: &Tier, sha256: Option<&str>) -> String {
         ("tokens", Align::Right),
         ("p50", Align::Right),
         ("p95", Align::Right),
-        ("truncated", Align::Right),
+        ("cut off", Align::Right),
     ]);
     for level in &card.levels {
         table.push([
             level.level.clone(),
             level.problems.to_string(),
             number::percent(level.accuracy, 1),
-            format!("{:.1} – {:.1}", level.accuracy_low * 100.0, level.accuracy_high * 100.0),
+            format!("{:.1}–{:.1}", level.accuracy_low * 100.0, level.accuracy_high * 100.0),
             number::grouped(level.tokens_mean),
             number::grouped(level.tokens_p50),
             number::grouped(level.tokens_p95),

@@ -17,11 +17,30 @@ use crate::cli::{Failure, Result, place};
 /// What a family's folder may hold before it has a manifest.
 const OF_A_FAMILY: [&str; 4] = ["base", "curves", "README.md", ".gitignore"];
 
-/// Checks the folders of a model that is trained with supervision.
+/// Checks the folders of a run, and that what it writes fits.
 ///
 /// # Errors
-/// When one cannot be written or belongs to something else.
-pub fn model(work: &Work<'_>) -> Result<()> {
+/// As [`may_begin`]; when one cannot be written, or the disk has too little room.
+pub fn prepare(work: &Work<'_>) -> Result<()> {
+    may_begin(work)?;
+    place::writable(&work.out, "--out")?;
+    place::writable(&work.runs, "--runs")?;
+    has_room(work)
+}
+
+/// Checks the folders of a run without touching them.
+///
+/// # Errors
+/// When one belongs to something else.
+pub fn may_begin(work: &Work<'_>) -> Result<()> {
+    match work.recipe.stage {
+        Stage::Sft => model(work),
+        Stage::Rl => family(work),
+    }
+}
+
+/// The folders of a model that is trained with supervision.
+fn model(work: &Work<'_>) -> Result<()> {
     let began = runs_may_go_on(work, &work.runs, 0.0)?;
     if !began && !is_empty(&work.out)? {
         let message = format!(
@@ -31,16 +50,11 @@ pub fn model(work: &Work<'_>) -> Result<()> {
         );
         return Err(Failure::from(Error::config(message)).hint("name another folder with --out, or empty this one"));
     }
-    place::writable(&work.out, "--out")?;
-    place::writable(&work.runs, "--runs")?;
-    has_room(work)
+    Ok(())
 }
 
-/// Checks the folders of a family and of every run.
-///
-/// # Errors
-/// When one cannot be written or belongs to something else.
-pub fn family(work: &Work<'_>) -> Result<()> {
+/// The folders of a family and of every run.
+fn family(work: &Work<'_>) -> Result<()> {
     let own = |name: &str| OF_A_FAMILY.contains(&name) || name.starts_with("alpha-");
     let names = names(&work.out)?;
     let has_manifest = names.iter().any(|name| name == MANIFEST);
@@ -66,9 +80,7 @@ pub fn family(work: &Work<'_>) -> Result<()> {
             return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));
         }
     }
-    place::writable(&work.out, "--out")?;
-    place::writable(&work.runs, "--runs")?;
-    has_room(work)
+    Ok(())
 }
 
 /// Sees that what will be written fits on the disk: two checkpoints of every run that has not begun, a third while the

@@ -6,7 +6,7 @@ use brevity_training::tasks::mini::tokenizer::VOCABULARY_SIZE;
 use brevity_training::trainer::{Fit, ModelShape, Plan};
 
 use super::curves::LEARNING_CURVE;
-use super::{Work, base_is_there, tier_name};
+use super::{Work, base_is_there, destination, remote, tier_name};
 use crate::cli::{Result, progress};
 
 /// Prints the plan.
@@ -20,6 +20,11 @@ pub fn show(work: &Work<'_>) -> Result<()> {
         None => Plan::for_recipe(work.recipe, &shape),
     };
     progress::print(&format!("{plan}\n{}", destinations(work)));
+    let on_disk = work.recipe.base.as_ref().filter(|base| remote::address(Some(base)).is_none());
+    let base = on_disk.map_or(Ok(()), |base| base_is_there(base, work.recipe));
+    for obstacle in [base, destination::may_begin(work)].into_iter().filter_map(std::result::Result::err) {
+        progress::say(&format!("warning: as things are, the run would be refused: {obstacle}"));
+    }
     Ok(())
 }
 

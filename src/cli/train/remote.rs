@@ -29,6 +29,6 @@ pub fn fetch(recipe: &mut Recipe) -> Result<Option<HubId>> {
 }
 
 /// The path, if it is an address on the hub.
-fn address(path: Option<&Path>) -> Option<String> {
+pub fn address(path: Option<&Path>) -> Option<String> {
     path.and_then(Path::to_str).filter(|path| path.starts_with(HubFile::SCHEME)).map(str::to_owned)
 }

@@ -15,7 +15,7 @@ use crate::cli::{Failure, Result, command};
 /// When something does not fit, cannot be read or written, or somebody asked to stop.
 pub fn train(work: &Work<'_>) -> Result<()> {
     let recipes = work.devices.recipes(work.recipe)?;
-    destination::family(work)?;
+    destination::prepare(work)?;
     let manifest = manifest(work)?;
     let fingerprint = work.recipe.fingerprint()?;
     let mut waiting = Vec::new();

@@ -79,18 +79,21 @@ pub struct EvalSection {
     pub temperature: f64,
     /// Nucleus mass in (0, 1]. Default 1 (released code: unset).
     pub top_p: f64,
-    /// Responses to each problem. Default 1 (paper: 1 on GSM8K, 3 on MATH500, 10 on AIME).
-    pub samples: usize,
-    /// Most problems of one level. Default 500.
-    pub problems_per_level: usize,
-    /// Most tokens of a response. Default 32768 (released code).
-    pub max_new_tokens: usize,
+    /// Responses to each problem. Default what suits the problems (paper: 1 on GSM8K, 3 on MATH500, 10 on AIME).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
+    /// Most problems of one level. Default what suits the problems: 500 of the mini suite, all of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problems_per_level: Option<usize>,
+    /// Most tokens of a response. Default what suits the problems: 640 on the mini suite, else 32768 (released code).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<usize>,
     /// Seed of the sampling. Default 0 (released code).
     pub seed: u64,
 }
 
 impl Default for EvalSection {
     fn default() -> Self {
-        Self { temperature: 0.6, top_p: 1.0, samples: 1, problems_per_level: 500, max_new_tokens: 32_768, seed: 0 }
+        Self { temperature: 0.6, top_p: 1.0, samples: None, problems_per_level: None, max_new_tokens: None, seed: 0 }
     }
 }

@@ -269,9 +269,9 @@ impl Recipe {
     fn check_eval(&self) -> Check {
         number("eval.temperature", self.eval.temperature, &NOT_NEGATIVE)?;
         number("eval.top_p", self.eval.top_p, &NUCLEUS)?;
-        count("eval.samples", self.eval.samples)?;
-        count("eval.problems_per_level", self.eval.problems_per_level)?;
-        count("eval.max_new_tokens", self.eval.max_new_tokens)?;
+        count("eval.samples", self.eval.samples.unwrap_or(1))?;
+        count("eval.problems_per_level", self.eval.problems_per_level.unwrap_or(1))?;
+        count("eval.max_new_tokens", self.eval.max_new_tokens.unwrap_or(1))?;
         ensure(i64::try_from(self.eval.seed).is_ok(), "eval.seed", || {
             format!("must be below 2^63, got {}", self.eval.seed)
         })?;
