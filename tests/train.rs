@@ -94,6 +94,22 @@ fn a_whole_model_may_be_a_tier() {
 }
 
 #[test]
+fn an_evaluation_runs_a_model_as_its_recipe_says() {
+    let space = Workspace::with_family();
+    let mut texts = Vec::new();
+    for path in ["fused", "layered"] {
+        space.write("recipe.toml", &format!("{TINY}[compute]\npath = '{path}'\n"));
+        let options = ["--recipe", "recipe.toml", "--problems", "2", "--max-new-tokens", "12", "--temperature", "0"];
+        space.succeed(
+            &[&["eval", "--family", "family", "--tier", "base,alpha-0.2", "--out", path][..], &options].concat(),
+        );
+        texts.push(["base", "alpha-0.2"].map(|tier| space.read(&format!("{path}/responses-{tier}.jsonl"))));
+    }
+    assert_eq!(texts[0], texts[1]);
+    space.fail(&["eval", "--family", "family", "--dtype", "bf16"], 1, &["bf16", "`f32`, or a GPU"]);
+}
+
+#[test]
 fn a_base_is_made_from_a_file_of_pairs() {
     let space = Workspace::with_base();
     let recipe = "name = 'pairs'\nstage = 'rl'\nbase = 'base'\n[data]\npath = 'pairs.jsonl'\n\

@@ -11,13 +11,15 @@ use brevity::eval::{
 use brevity::family::{Hub, Manifest, Source, TierCard};
 use brevity::report::number;
 use brevity_training::Error;
-use brevity_training::recipe::{BehavioursSection, DataSection, EvalSection, Recipe};
+use brevity_training::compute::DeviceName;
+use brevity_training::recipe::{BehavioursSection, ComputeSection, DataSection, EvalSection, Recipe};
 use brevity_training::rollout::SamplingParams;
 use brevity_training::tasks::grader::GraderMode;
 use brevity_training::tasks::mini;
 use clap::{Args, ValueEnum};
 
 use self::subject::Subject;
+use super::dtype::Dtype;
 use super::progress::{self, Fetching, Sampling};
 use super::{Failure, Result, interrupt, place};
 
@@ -43,6 +45,8 @@ Examples:
       a family on MATH500 with the paper's prompt and sampling
   serve eval --model runs/checkpoint --suite gsm8k:gsm8k.jsonl --grader strict
       a model folder that belongs to no family
+  serve eval --family models/r1-1.5b --suite gsm8k:gsm8k.jsonl --device cuda:0 --dtype bf16
+      on a GPU, in a build with CUDA
   serve eval --suite file:own.jsonl --question-column ask --answer-column gold
       problems of your own";
 
@@ -111,6 +115,14 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
+    /// Where to compute: `cpu`, or `cuda:N` in a build with CUDA [default: the recipe's, else cpu]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceName>,
+
+    /// Number format of weights and activations [default: the recipe's, else f32]
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<Dtype>,
+
     /// What counts as right [default: qwen]
     #[arg(long, value_name = "MODE")]
     grader: Option<GraderName>,
@@ -150,6 +162,7 @@ struct Measured<'a> {
 /// When something does not fit, cannot be read or written, or somebody asked to stop.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let settings = settings(arguments)?;
+    let compute = compute(arguments)?;
     let (name, subjects, mut manifest) = subjects(arguments)?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
     let problems = arguments.suite.problems_of(problems_per_level(arguments)?, &columns(arguments)?)?;
@@ -159,7 +172,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut measured: Vec<Measured<'_>> = Vec::new();
     let mut base: Option<Vec<Response>> = None;
     for subject in &subjects {
-        let graded = measure(subject, &problems, &settings)?;
+        let graded = measure(subject, &problems, &settings, (&compute, arguments.concurrent))?;
         files::responses(&out, &subject.name, &graded)?;
         let responses: Vec<Response> = graded.into_iter().map(|graded| graded.response).collect();
         let summary = Summary::of(&responses).ok_or_else(|| Error::config("no response was measured"))?;
@@ -233,7 +246,6 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         },
         samples: arguments.samples.or(section.samples).unwrap_or_else(|| arguments.suite.samples()),
         seed: arguments.seed.unwrap_or(section.seed),
-        concurrent: arguments.concurrent,
         grader: mode.or(recipe.as_ref().map(|recipe| recipe.grader.mode)).unwrap_or_default(),
         behaviours: behaviours(recipe.as_ref().map(|recipe| &recipe.behaviours), is_mini),
         data: recipe.map_or_else(|| asked(&arguments.suite), |recipe| recipe.data),
@@ -244,12 +256,23 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         (top_p > 0.0 && top_p <= 1.0, "--top-p must be in (0, 1]"),
         (max_new_tokens > 0, "--max-new-tokens must be at least 1"),
         (settings.samples > 0, "--samples must be at least 1"),
-        (settings.concurrent > 0, "--concurrent must be at least 1"),
+        (arguments.concurrent > 0, "--concurrent must be at least 1"),
     ];
     match checks.into_iter().find(|(holds, _)| !holds) {
         Some((_, message)) => Err(Failure::usage(message)),
         None => Ok(settings),
     }
+}
+
+/// Where and in which format to compute: options before recipe before the processor.
+fn compute(arguments: &Arguments) -> Result<ComputeSection> {
+    let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
+    let mut compute = recipe.map_or_else(ComputeSection::default, |recipe| recipe.compute);
+    compute.device = arguments.device.unwrap_or(compute.device);
+    compute.dtype = arguments.dtype.map_or(compute.dtype, Into::into);
+    // What is wrong with it is said before a family is fetched.
+    compute.device.open(compute.dtype)?;
+    Ok(compute)
 }
 
 /// How problems are asked without a recipe.
@@ -307,11 +330,14 @@ fn measure(
     subject: &Subject,
     problems: &[brevity_training::tasks::Problem],
     settings: &Settings,
+    (compute, concurrent): (&ComputeSection, usize),
 ) -> Result<Vec<Graded>> {
-    let model = subject.load()?;
+    let model = subject.load(compute)?;
     let evaluation = Evaluation::new(&model.codec, problems, settings)?;
+    let longest = evaluation.longest_prompt() + settings.sampling.max_new_tokens;
+    let mut sampler = model.sampler(compute, concurrent, longest)?;
     let mut shown = Sampling::new(&subject.name, evaluation.responses());
-    let graded = evaluation.run(&model.decoder, &model.end_of_sequence, &mut |progress| {
+    let graded = evaluation.run(&mut *sampler, &mut |progress| {
         shown.update(progress);
         !interrupt::requested()
     });

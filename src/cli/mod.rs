@@ -5,6 +5,7 @@
 
 mod bench;
 mod command;
+mod dtype;
 mod eval;
 mod failure;
 mod interrupt;

@@ -17,6 +17,7 @@ use brevity_training::recipe::{DataSource, Recipe, Stage};
 use clap::{Args, ValueEnum};
 
 use self::devices::Devices;
+use super::dtype::Dtype;
 use super::progress::{self, Supervised};
 use super::{Failure, Result, bench, interrupt};
 
@@ -110,15 +111,6 @@ enum StageName {
     Sft,
     /// Length-penalised reinforcement learning
     Rl,
-}
-
-/// A number format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Dtype {
-    /// 32 bits
-    F32,
-    /// 16 bits with the exponent of f32; on a GPU only
-    Bf16,
 }
 
 /// A recipe and where its results go.

@@ -7,11 +7,8 @@
 use std::sync::Arc;
 
 use brevity_training::methods::prompt_ids;
-use brevity_training::model::Decoder;
 use brevity_training::recipe::DataSection;
-use brevity_training::rollout::{
-    CpuSampler, FinishReason, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams,
-};
+use brevity_training::rollout::{FinishReason, Rollout, RolloutProgress, RolloutRequest, Sampler, SamplingParams};
 use brevity_training::tasks::grader::{Grade, GraderMode};
 use brevity_training::tasks::{Grader, Problem};
 use brevity_training::text::Codec;
@@ -34,8 +31,6 @@ pub struct Settings {
     pub samples: usize,
     /// Seed of the sampling.
     pub seed: u64,
-    /// Responses decoded at the same time.
-    pub concurrent: usize,
     /// What counts as right.
     pub grader: GraderMode,
     /// Phrases that are counted.
@@ -89,19 +84,23 @@ impl<'a> Evaluation<'a> {
         Ok(Self { codec, problems, prompts: prompts.collect::<Result<_>>()?, settings })
     }
 
+    /// Tokens of the longest prompt.
+    pub fn longest_prompt(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0)
+    }
+
     /// Responses that a run samples.
     pub fn responses(&self) -> usize {
         self.problems.len() * self.settings.samples
     }
 
-    /// Samples and grades every response, in the order of the problems; a response that was cut off is incorrect.
+    /// Samples, with `sampler`, and grades every response, in the order of the problems; a response that was cut off is incorrect.
     ///
     /// # Errors
     /// As [`Sampler::generate`]: among others [`Error::Interrupted`] when `progress` returns false.
     pub fn run(
         &self,
-        decoder: &Decoder,
-        end_of_sequence: &[u32],
+        sampler: &mut dyn Sampler,
         progress: &mut dyn FnMut(RolloutProgress) -> bool,
     ) -> Result<Vec<Graded>> {
         let samples = self.settings.samples;
@@ -114,7 +113,6 @@ impl<'a> Evaluation<'a> {
                 (0..samples).map(move |sample| RolloutRequest { prompt: prompt.clone(), seed: seed(sample) })
             })
             .collect();
-        let mut sampler = CpuSampler::new(decoder, end_of_sequence, self.settings.concurrent)?;
         let rollouts = sampler.generate(&requests, &self.settings.sampling, progress)?;
         let place = |index: usize| (index / samples, index % samples);
         let graded = rollouts.par_iter().zip(&requests).enumerate().map(|(index, (rollout, request))| {
@@ -177,7 +175,8 @@ fn reasoning_tokens(prompt: &[u32], response: &[u32], [open, close]: [Option<u32
 
 #[cfg(test)]
 mod tests {
-    use brevity_training::model::{Device, ModelConfig, Pretrained, SpecialTokens};
+    use brevity_training::model::{Decoder, Device, ModelConfig, Pretrained, SpecialTokens};
+    use brevity_training::rollout::CpuSampler;
     use brevity_training::tasks::mini::tokenizer;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
@@ -190,7 +189,6 @@ mod tests {
             sampling: SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 12 },
             samples,
             seed: 3,
-            concurrent: 4,
             grader: GraderMode::Strict,
             behaviours: Behaviours::default(),
             data: DataSection { system: Some("Be brief.".to_owned()), ..DataSection::default() },
@@ -226,7 +224,8 @@ mod tests {
         let run = |per_level: usize, samples: usize| {
             let (problems, settings) = (Suite::MINI.problems(per_level).unwrap(), settings(samples));
             let evaluation = Evaluation::new(&codec, &problems, &settings).unwrap();
-            let graded = evaluation.run(&decoder, &end, &mut |_| true).unwrap();
+            let mut sampler = CpuSampler::new(&decoder, &end, 4).unwrap();
+            let graded = evaluation.run(&mut sampler, &mut |_| true).unwrap();
             assert_eq!(graded.len(), evaluation.responses());
             graded
         };

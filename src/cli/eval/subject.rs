@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 
 use brevity::family::{Checker, Downloads, Hub, Kind, Opened, Tier, TierWeights, hash};
 use brevity_training::Error;
-use brevity_training::model::{DType, Decoder, Device, LoraAdapter, Pretrained};
+use brevity_training::compute::free_memory;
+use brevity_training::model::{Decoder, Layered, LoraAdapter, Policy, Pretrained};
+use brevity_training::recipe::ComputeSection;
+use brevity_training::rollout::{CpuSampler, DeviceSampler, Sampler};
 use brevity_training::text::Codec;
+use brevity_training::trainer::Fit;
 
 use crate::cli::{Failure, Result};
 
@@ -29,12 +33,37 @@ pub struct Subject {
 
 /// A model in memory.
 pub struct Loaded {
-    /// The weights.
-    pub decoder: Decoder,
-    /// Ids that end a response.
-    pub end_of_sequence: Vec<u32>,
+    runs: Runs,
+    end_of_sequence: Vec<u32>,
     /// Tokenizer and chat template.
     pub codec: Codec,
+}
+
+/// Weights, and how they are run.
+enum Runs {
+    Graph(Decoder),
+    Layered(Layered),
+}
+
+impl Loaded {
+    /// A sampler of at most `concurrent` responses at a time, the longest of `longest` tokens with its prompt, or of as many as
+    /// the device has room for.
+    ///
+    /// # Errors
+    /// When there is no room for one.
+    pub fn sampler(&self, compute: &ComputeSection, concurrent: usize, longest: usize) -> Result<Box<dyn Sampler>> {
+        let layered = match &self.runs {
+            Runs::Graph(decoder) => return Ok(Box::new(CpuSampler::new(decoder, &self.end_of_sequence, concurrent)?)),
+            Runs::Layered(layered) => layered,
+        };
+        let Some(free) = free_memory(layered.device())? else {
+            return Ok(Box::new(DeviceSampler::new(layered.clone(), &self.end_of_sequence, concurrent)?));
+        };
+        let (sequences, tokens) = Fit::sampling(compute, layered.config(), free, concurrent, longest)?;
+        let mut sampler = DeviceSampler::new(layered.clone(), &self.end_of_sequence, sequences)?;
+        sampler.set_cache_tokens(tokens);
+        Ok(Box::new(sampler))
+    }
 }
 
 impl Subject {
@@ -91,14 +120,20 @@ impl Subject {
     /// Reads the model.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or does not fit the others.
-    pub fn load(&self) -> Result<Loaded> {
-        let model = Pretrained::load(&self.model, DType::F32, &Device::Cpu)?;
-        let decoder = match &self.adapter {
-            Some(folder) => model.with_adapter(&LoraAdapter::load(folder, &model.config, &Device::Cpu)?)?,
-            None => model.decoder()?,
-        };
+    /// When a file is missing, damaged, or does not fit the others; when the device cannot be opened.
+    pub fn load(&self, compute: &ComputeSection) -> Result<Loaded> {
         let codec = Codec::from_folder(&self.model)?;
-        Ok(Loaded { decoder, end_of_sequence: model.tokens.eos, codec })
+        let device = compute.device.open(compute.dtype)?;
+        let model = Pretrained::load(&self.model, compute.dtype.dtype(), &device)?;
+        let end_of_sequence = model.tokens.eos.clone();
+        let adapter =
+            self.adapter.as_ref().map(|folder| LoraAdapter::load(folder, &model.config, &device)).transpose()?;
+        let runs = match (compute.is_layered(), adapter) {
+            (false, Some(adapter)) => Runs::Graph(model.with_adapter(&adapter)?),
+            (false, None) => Runs::Graph(model.decoder()?),
+            (true, Some(adapter)) => Runs::Layered(Policy::from_adapter(model, adapter)?.layered()?),
+            (true, None) => Runs::Layered(model.layered()?),
+        };
+        Ok(Loaded { runs, end_of_sequence, codec })
     }
 }

@@ -22,6 +22,9 @@ pub fn show(work: &Work<'_>) -> Result<()> {
     progress::print(&format!("{plan}\n{}", destinations(work)));
     let on_disk = work.recipe.base.as_ref().filter(|base| remote::address(Some(base)).is_none());
     let base = on_disk.map_or(Ok(()), |base| base_is_there(base, work.recipe));
+    if on_disk.is_none() && work.recipe.base.is_some() && work.recipe.model.is_some() {
+        progress::say("the size is that of the recipe's `[model]`: the base on the hub was not looked at");
+    }
     for obstacle in [base, destination::may_begin(work)].into_iter().filter_map(std::result::Result::err) {
         progress::say(&format!("warning: as things are, the run would be refused: {obstacle}"));
     }

@@ -25,5 +25,5 @@ pub use interpolate::interpolate_files;
 pub use layered::Layered;
 pub use lora::{Factors, LoraAdapter, LoraConfig, TARGET_MODULES, adapter_files};
 pub use policy::{Policy, Tuning};
-pub use pretrained::{Pretrained, copy_tokenizer, settings_hash, weights_hash};
+pub use pretrained::{Pretrained, copy_generation_config, copy_tokenizer, settings_hash, weights_hash};
 pub use weights::{Weights, hash_files, read_safetensors, weight_files, write_safetensors};

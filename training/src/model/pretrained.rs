@@ -189,6 +189,19 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Copies how a model is sampled by default, `generation_config.json`, where there is one.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read or written.
+pub fn copy_generation_config(from: &Path, to: &Path) -> Result<()> {
+    let name = SETTINGS_FILES[1];
+    let path = from.join(name);
+    if path.exists() {
+        files::write(&to.join(name), &std::fs::read(&path).map_err(Error::io("read", &path))?)?;
+    }
+    Ok(())
+}
+
 /// One draw from the standard normal distribution (Box–Muller).
 fn standard_normal(rng: &mut ChaCha8Rng) -> f32 {
     let (u, v): (f32, f32) = (1.0 - rng.random::<f32>(), rng.random());

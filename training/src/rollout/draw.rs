@@ -56,15 +56,27 @@ fn from_all(logits: &[f32], log_sum: f32, rng: &mut ChaCha8Rng) -> usize {
     largest(logits)
 }
 
+/// How far below the largest logit a nucleus is looked for, until one is found: few ids are near it, and only they need an
+/// order.
+const REACHES: [f32; 3] = [4.0, 8.0, f32::INFINITY];
+
 /// Inversion over the smallest set of most likely ids whose probabilities reach `top_p` (arXiv 1904.09751).
 fn from_nucleus(logits: &[f32], log_sum: f32, top_p: f32, rng: &mut ChaCha8Rng) -> usize {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap_or(Ordering::Equal).then(a.cmp(&b)));
-    let mut mass = 0.0;
-    let mut kept = 0;
-    while kept < order.len() && (mass < top_p || kept == 0) {
-        mass += exp(logits[order[kept]] - log_sum);
-        kept += 1;
+    let first = largest(logits);
+    let (mut order, mut mass, mut kept): (Vec<usize>, f32, usize) = (Vec::new(), 0.0, 0);
+    for reach in REACHES {
+        let floor = logits[first] - reach;
+        order.clear();
+        order.extend((0..logits.len()).filter(|&id| logits[id] >= floor));
+        order.sort_unstable_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap_or(Ordering::Equal).then(a.cmp(&b)));
+        (mass, kept) = (0.0, 0);
+        while kept < order.len() && (mass < top_p || kept == 0) {
+            mass += exp(logits[order[kept]] - log_sum);
+            kept += 1;
+        }
+        if mass >= top_p {
+            break;
+        }
     }
     let mut left = rng.random::<f32>() * mass;
     for &id in &order[..kept] {
@@ -73,7 +85,7 @@ fn from_nucleus(logits: &[f32], log_sum: f32, top_p: f32, rng: &mut ChaCha8Rng) 
             return id;
         }
     }
-    order[0]
+    first
 }
 
 #[cfg(test)]
@@ -112,6 +124,40 @@ mod tests {
         assert_eq!(frequencies(&logits, &params(1.0, 0.5)), [0.0, 0.0, 1.0]);
         let at = frequencies(&logits, &params(1.0, 0.8));
         assert!(at[0] == 0.0 && (at[1] - 2.0 / 7.0).abs() < 0.01, "{at:?}");
+    }
+
+    #[test]
+    fn a_nucleus_is_the_same_however_far_it_reaches() {
+        // All ids in order, as the definition says.
+        let in_order = |logits: &[f32], top_p: f32, random: f32| {
+            let log_sum = log_sum_exp(logits);
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+            let (mut mass, mut kept) = (0.0, 0);
+            while kept < order.len() && mass < top_p {
+                mass += exp(logits[order[kept]] - log_sum);
+                kept += 1;
+            }
+            let mut left = random * mass;
+            order[..kept].iter().copied().find(|&id| {
+                left -= exp(logits[id] - log_sum);
+                left < 0.0
+            })
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for (width, top_p) in [(1.0, 0.95), (3.0, 0.9), (6.0, 0.999), (0.01, 0.5)] {
+            for seed in 0..50 {
+                let mut logits: Vec<f32> = (0..500).map(|_| rng.random_range(-width..width)).collect();
+                logits[7] = logits[3];
+                let random: f32 = ChaCha8Rng::seed_from_u64(seed).random();
+                let expected = in_order(&logits, top_p, random).unwrap();
+                let mut draws = ChaCha8Rng::seed_from_u64(seed);
+                assert_eq!(from_nucleus(&logits, log_sum_exp(&logits), top_p, &mut draws), expected, "{width} {seed}");
+            }
+        }
+        let impossible = [0.0, f32::NEG_INFINITY, 0.0];
+        let mut draws = ChaCha8Rng::seed_from_u64(1);
+        assert!((0..50).all(|_| from_nucleus(&impossible, 2f32.ln(), 1.0, &mut draws) != 1));
     }
 
     #[test]

@@ -162,7 +162,9 @@ impl Plan {
         let sequences = if is_rl { rollout.sequences() as u64 } else { 0 };
         let cached = (sequences, rollout.cache_tokens_at_most() as u64);
         let memory = Needs::of(recipe, shape).memory(optimizer.microbatch_tokens as u64, cached);
-        let checkpoint = trained * F32 * 3;
+        // Two moments and the weights in f32; weights that the model holds in another format stand beside them.
+        let is_copied = recipe.tuning.mode == TuningMode::Full && shape.dtype_bytes < F32;
+        let checkpoint = trained * (F32 * 3 + if is_copied { shape.dtype_bytes } else { 0 });
         let files = [
             ("run.json", 0),
             ("recipe.toml", 0),
@@ -330,6 +332,8 @@ mod tests {
         assert_eq!(plan.memory.kv_cache, 28_672 * 256 * 32_512);
         // A layer: (6·1536 + 3·1536 + 4·256 + 4·8960)·2 + 4·12 = 101,424 bytes a token; logits 151,936·8.
         assert_eq!(plan.memory.activations, 32_512 * (28 * 101_424 + 1_215_488));
+        // Two checkpoints of moments and masters in f32, and beside them the weights in bf16.
+        assert_eq!(plan.files.last().map(|(_, bytes)| *bytes), Some(2 * 14 * n));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use self::update::Updater;
 use super::passes::Passes;
 use super::{identity, state};
 use crate::advantage::KlPlacement;
-use crate::model::{ModelConfig, Policy, Pretrained, copy_tokenizer};
+use crate::model::{ModelConfig, Policy, Pretrained, copy_generation_config, copy_tokenizer};
 use crate::objective::{Objective, SIGMOID_LENGTH, SigmoidLength};
 use crate::recipe::{Recipe, Truncated, TuningMode};
 use crate::text::Codec;
@@ -129,7 +129,11 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     if recipe.tuning.mode == TuningMode::Full {
         copy_tokenizer(base_folder, output)?;
     }
-    policy.save(output, recipe.base_name.as_deref().unwrap_or(&base_folder.to_string_lossy()))
+    policy.save(output, recipe.base_name.as_deref().unwrap_or(&base_folder.to_string_lossy()))?;
+    if recipe.tuning.mode == TuningMode::Full {
+        copy_generation_config(base_folder, output)?;
+    }
+    Ok(())
 }
 
 /// That a prompt and a response of the recipe's greatest lengths fit into the base's context: the sampler would cut

@@ -6,6 +6,7 @@
 
 use candle_core::{D, Tensor};
 use rand::Rng;
+use rayon::prelude::*;
 
 use super::super::SamplingParams;
 use super::super::draw::{Drawn, draw};
@@ -26,9 +27,10 @@ pub(super) fn draw_rows(
     let drawn = if params.temperature == 0.0 {
         most_likely(logits)?
     } else if params.top_p < 1.0 {
-        // A nucleus needs the whole distribution in order.
-        let rows = logits.to_vec2::<f32>()?;
-        rows.into_iter().zip(&mut *responses).map(|(mut row, of)| draw(&mut row, params, &mut of.rng)).collect()
+        // A nucleus needs the distribution in order.
+        let mut rows = logits.flatten_all()?.to_vec1::<f32>()?;
+        let rows = rows.par_chunks_mut(logits.dim(D::Minus1)?).zip(&mut *responses);
+        rows.map(|(row, of)| draw(row, params, &mut of.rng)).collect()
     } else {
         let uniform = responses.iter_mut().map(|response| response.rng.random::<f32>()).collect();
         match Kernels::of(logits, 8) {

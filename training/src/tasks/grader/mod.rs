@@ -175,13 +175,14 @@ impl Grader {
 
     /// The normalised reference; `None` when it is longer than any answer or, though a solution, gives none.
     fn reference(&self, answer: &str) -> Option<String> {
-        let raw = if let Some(after) = extract::after_hashes(answer) {
-            return (after.len() <= MAX_ANSWER_BYTES).then(|| self.normalize(&after.replace(',', "")));
-        } else if answer.contains(r"\boxed") {
+        // A box first: a solution may have headings, which begin with hashes as the answers of GSM8K do.
+        let raw = if answer.contains(r"\boxed") || (self.mode == GraderMode::Strict && answer.contains(r"\fbox")) {
             match self.mode {
                 GraderMode::Qwen => extract::qwen(answer)?,
                 GraderMode::Strict => extract::strict(answer)?,
             }
+        } else if let Some(after) = extract::after_hashes(answer) {
+            return (after.len() <= MAX_ANSWER_BYTES).then(|| self.normalize(&after.replace(',', "")));
         } else {
             answer.to_owned()
         };

@@ -35,6 +35,16 @@ fn literal(line: &str) -> (String, &str) {
 }
 
 #[test]
+fn a_solution_may_have_headings_and_boxes_its_answer_all_the_same() {
+    let solution = "#### Step 1\nAdd.\n#### Step 2\nSo $\\boxed{5}$.";
+    for grader in [QWEN, STRICT] {
+        assert!(grader.grade(r"\boxed{5}", solution).correct && !grader.grade(r"\boxed{6}", solution).correct);
+        assert!(grader.grade(r"\boxed{18}", "9 * 2 = 18\n#### 18").correct);
+    }
+    assert!(STRICT.grade(r"\boxed{5}", r"Thus \fbox{5}.").correct);
+}
+
+#[test]
 fn measured_vectors_hold() {
     let mut failures = Vec::new();
     let mut count = 0;

@@ -1,10 +1,10 @@
 //! Fitting a run into a device's memory before it begins.
 
-use super::memory::Needs;
+use super::memory::{Needs, Pass};
 use super::{ModelShape, bytes};
 use crate::compute::{Precision, free_memory};
 use crate::model::{Device, ModelConfig};
-use crate::recipe::{Recipe, Stage, TuningMode};
+use crate::recipe::{ComputeSection, Recipe, Stage, TuningMode};
 use crate::{Error, Result};
 
 /// Parts in a hundred of the memory that a run is given; the rest is for what allocators and libraries keep.
@@ -67,6 +67,32 @@ impl Fit {
         // A sequence that is longer than a micro-batch makes one of its own, so less than the longest may be asked for.
         let microbatch_tokens = recipe.optimizer.microbatch_tokens.min(tokens as usize);
         Ok(Self { memory, microbatch_tokens, concurrent_sequences: sequences as usize, cache_tokens })
+    }
+
+    /// How many of `sequences` to sample at a time with a model that is loaded already, the longest of `longest` tokens, and
+    /// how many tokens of keys and values to hold, in the `free` bytes of its device.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the numbers when not even one sequence fits.
+    pub fn sampling(
+        compute: &ComputeSection,
+        config: &ModelConfig,
+        free: u64,
+        sequences: usize,
+        longest: usize,
+    ) -> Result<(usize, usize)> {
+        let shape = ModelShape::from_config(config, compute.dtype.bytes());
+        let (usable, longest) = (free / 100 * USABLE, longest as u64);
+        let sampling = Pass::of(compute, &shape).sampling(&shape, longest);
+        let (sequences, tokens) = sampling.within(usable, sequences as u64, longest).ok_or_else(|| {
+            let one = bytes(sampling.at(1, longest));
+            let free = bytes(free);
+            Error::config(format!(
+                "sampling one response of {longest} tokens with its prompt takes {one} beside the weights, and {free} are free: \
+                 take shorter responses or a larger device"
+            ))
+        })?;
+        Ok((sequences as usize, tokens as usize))
     }
 
     /// The memory that a run may take: what its recipe says, or what is free on `device` before anything is loaded; `None`
@@ -184,6 +210,19 @@ mod tests {
         let long = recipe("deepseek-r1-distill-qwen-7b.toml", &[CUDA, BF16, LORA]);
         let error = fit(&long, 17).unwrap_err().to_string();
         assert!(error.contains("rollout.max_new_tokens") && !error.contains("tuning.mode"), "{error}");
+    }
+
+    #[test]
+    fn a_loaded_model_samples_as_many_as_the_free_memory_takes() {
+        let recipe = recipe("deepseek-r1-distill-qwen-1.5b.toml", &[CUDA, BF16]);
+        let config = recipe.model.as_ref().unwrap().config(151_936);
+        let fit = |free: u64, sequences| Fit::sampling(&recipe.compute, &config, free, sequences, 4096);
+        let (sequences, tokens) = fit(20 * GIB, 256).unwrap();
+        let sampling = Needs::of(&recipe, &shape(&recipe)).sampling;
+        assert!(sequences == 256 && (4096..256 * 4096).contains(&tokens), "{tokens}");
+        assert!(sampling.each_token * tokens as u64 <= 20 * GIB);
+        assert_eq!(fit(100 * GIB, 8).unwrap(), (8, 8 * 4096));
+        assert!(fit(GIB / 8, 8).unwrap_err().to_string().contains("4096 tokens"));
     }
 
     #[test]

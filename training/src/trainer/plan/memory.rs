@@ -3,7 +3,7 @@
 use super::{ModelShape, TargetModule};
 use crate::advantage::KlPlacement;
 use crate::compute::{DeviceName, Precision, has_attention_kernels};
-use crate::recipe::{Recipe, Stage, TuningMode};
+use crate::recipe::{ComputeSection, Recipe, Stage, TuningMode};
 use crate::rollout::PREFILL_TOKENS;
 
 /// Bytes of a gradient, a moment of Adam, an adapter's weight, or a full-precision copy of a weight.
@@ -137,7 +137,7 @@ impl Needs {
         let needs_reference = is_rl && !has_adapter && recipe.algorithm.kl != KlPlacement::Off;
         let copies = if b < F32 && !has_adapter { 3 } else { 2 };
         let longest = if is_rl { recipe.rollout.longest() as u64 } else { 0 };
-        let pass = Pass::of(recipe, shape);
+        let pass = Pass::of(&recipe.compute, shape);
         let sampling = match is_rl {
             false => Sampling::default(),
             true => pass.sampling(shape, longest),
@@ -188,8 +188,7 @@ pub(super) enum Pass {
 }
 
 impl Pass {
-    fn of(recipe: &Recipe, shape: &ModelShape) -> Self {
-        let compute = &recipe.compute;
+    pub(super) fn of(compute: &ComputeSection, shape: &ModelShape) -> Self {
         let on_gpu = matches!(compute.device, DeviceName::Cuda(_)) && compute.dtype == Precision::Bf16;
         match compute.is_layered() {
             false => Self::Graph,
