@@ -55,7 +55,7 @@ pub struct Message {
     /// What the assistant thought, where the client sends it back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// Calls the assistant made: OpenAI's objects, with `arguments` parsed where it is valid JSON (templates expect that).
+    /// Calls the assistant made: OpenAI's objects, with `arguments` the text that was sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<Value>,
     /// The call that a `tool` turn answers.

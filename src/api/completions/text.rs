@@ -31,12 +31,17 @@ impl Text {
             return (text, None);
         }
         let mut scores = CompletionLogprobs::default();
+        if closed {
+            self.offset += CLOSE.chars().count();
+        }
         for token in piece.logprobs.into_iter().map(TokenLogprob::from) {
             let alternatives = token.top_logprobs.into_iter().map(|top| (top.token, top.logprob));
             let mut likely: std::collections::BTreeMap<_, _> = alternatives.collect();
             likely.insert(token.token.clone(), token.logprob);
             scores.text_offset.push(self.offset);
-            self.offset += token.token.chars().count();
+            // A character that several tokens share counts where it begins.
+            let begins = |byte: &&u8| **byte & 0b1100_0000 != 0b1000_0000;
+            self.offset += token.bytes.iter().filter(begins).count();
             scores.top_logprobs.push(likely);
             scores.token_logprobs.push(token.logprob);
             scores.tokens.push(token.token);
@@ -204,5 +209,34 @@ impl Writer for Chunks {
             sse::write_event(&mut self.frame, &self.chunk);
         }
         self.frame.extend_from_slice(sse::DONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Alternative;
+
+    #[test]
+    fn a_token_begins_where_the_text_before_it_ends() {
+        let token = |bytes: &[u8]| Alternative {
+            token: String::from_utf8_lossy(bytes).into_owned(),
+            bytes: bytes.to_vec(),
+            logprob: -1.0,
+            top: Vec::new(),
+        };
+        let piece = |channel, text: &str, tokens: &[&[u8]]| Piece {
+            channel,
+            text: text.to_owned(),
+            tokens: tokens.len(),
+            logprobs: tokens.iter().map(|bytes| token(bytes)).collect(),
+        };
+        let mut text = Text::default();
+        let (said, scores) = text.take(piece(Channel::Thinking, "hm", &[b"hm"]), true);
+        assert_eq!((said.as_str(), scores.unwrap().text_offset), ("hm", vec![0]));
+        // U+BA69 in two tokens, after the mark that no token of the answer is.
+        let (said, scores) =
+            text.take(piece(Channel::Answer, "a\u{ba69}b", &[b"a", &[0xeb, 0xa9], &[0xa9], b"b"]), true);
+        assert_eq!((said.as_str(), scores.unwrap().text_offset), ("</think>a\u{ba69}b", vec![10, 11, 12, 12]));
     }
 }

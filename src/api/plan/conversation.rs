@@ -104,9 +104,8 @@ fn call(call: RequestToolCall, path: &str) -> Result<Value, ApiError> {
     }
 }
 
-/// A call as OpenAI's object, with the arguments parsed where they are JSON: templates write them out themselves.
+/// A call as OpenAI's object.
 pub(super) fn made(id: &str, name: &str, arguments: String) -> Value {
-    let arguments = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 }
 
@@ -137,7 +136,7 @@ mod tests {
         assert_eq!(roles, ["developer", "system", "user", "assistant", "tool", "tool", "assistant"]);
         assert_eq!((turns[1].content.as_str(), turns[2].name.as_deref()), ("s\nt", Some("anna")));
         assert_eq!((turns[3].content.as_str(), turns[3].reasoning_content.as_deref()), ("", Some("why")));
-        assert_eq!(turns[3].tool_calls[0]["function"]["arguments"], json!({"x": 1}));
+        assert_eq!(turns[3].tool_calls[0]["function"]["arguments"], json!("{\"x\": 1}"));
         assert_eq!(turns[3].tool_calls[1]["function"]["arguments"], json!("{x"));
         assert_eq!(turns[4].tool_call_id.as_deref(), Some("c"));
         assert_eq!(turns[6].content, "no");

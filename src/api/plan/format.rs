@@ -76,6 +76,9 @@ pub fn check_schema(schema: &Value, limit: usize, param: &str) -> Result<(), Api
     Ok(())
 }
 
+/// Keywords whose values are data and no schemas, whatever they look like.
+const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
+
 fn check_references(root: &Value, part: &Value, depth: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("the schema is nested deeper than {MAX_DEPTH} levels"));
@@ -85,7 +88,8 @@ fn check_references(root: &Value, part: &Value, depth: usize) -> Result<(), Stri
             if let Some(Value::String(reference)) = fields.get("$ref") {
                 check_chain(root, reference)?;
             }
-            fields.values().try_for_each(|field| check_references(root, field, depth + 1))
+            let parts = fields.iter().filter(|(key, _)| !DATA.contains(&key.as_str()));
+            parts.into_iter().try_for_each(|(_, field)| check_references(root, field, depth + 1))
         }
         Value::Array(items) => items.iter().try_for_each(|item| check_references(root, item, depth + 1)),
         _ => Ok(()),
@@ -158,6 +162,8 @@ mod tests {
     fn faulty_schemas_are_refused() {
         let deep = (0..80).fold(json!({}), |inner, _| json!({"not": inner}));
         let huge = json!({"enum": vec!["a word"; 1000]});
+        assert!(schema(json!({"enum": [{"$ref": "hello"}], "default": {"$ref": "x"}})).is_ok(), "data, no reference");
+        assert!(schema(json!({"enum": [{"$ref": "hello"}], "default": {"$ref": "x"}})).is_ok(), "data, no reference");
         for (faulty, word) in [
             (json!(3), "no object"),
             (json!({"type": "strnig"}), "no valid JSON schema"),

@@ -56,7 +56,8 @@ impl Turns {
                     .content
                     .ok_or_else(|| missing("content", "the message has no content; send a text or parts"))?;
                 let content = text(content, role == "assistant", &RESPONSES, &format!("{path}.content"))?;
-                let reasoning_content = if role == "assistant" { self.thoughts.take() } else { None };
+                // Thoughts that led to nothing, of a response that was cut off, are not those of a later turn.
+                let reasoning_content = self.thoughts.take().filter(|_| role == "assistant");
                 self.all.push(Message { reasoning_content, ..says(&role, content) });
             }
             "reasoning" => {
@@ -82,6 +83,7 @@ impl Turns {
                     .output
                     .ok_or_else(|| missing("output", "the call's output is missing; send a text or parts"))?;
                 let output = text(output, false, &RESPONSES, &format!("{path}.output"))?;
+                self.thoughts = None;
                 self.all.push(Message { tool_call_id: Some(id), ..says("tool", output) });
             }
             "item_reference" => {
@@ -163,7 +165,7 @@ mod tests {
         assert_eq!(roles, ["developer", "user", "assistant", "tool", "tool", "assistant", "assistant"]);
         assert_eq!((turns[1].content.as_str(), turns[2].content.as_str()), ("a\nb", "let me look"));
         assert_eq!(turns[2].reasoning_content.as_deref(), Some("why"));
-        assert_eq!(turns[2].tool_calls[0]["function"], json!({"name": "f", "arguments": {"x": 1}}));
+        assert_eq!(turns[2].tool_calls[0]["function"], json!({"name": "f", "arguments": "{\"x\": 1}"}));
         assert_eq!((&turns[2].tool_calls[1]["id"], turns[2].tool_calls.len()), (&json!("c2"), 2));
         assert_eq!((turns[4].tool_call_id.as_deref(), turns[4].content.as_str()), (Some("c2"), "8"));
         assert_eq!((turns[5].reasoning_content.as_deref(), turns[5].content.as_str()), (Some("more"), ""));
@@ -179,6 +181,17 @@ mod tests {
         let turns = turns.unwrap();
         assert_eq!((turns.len(), turns[0].tool_calls.len(), turns[1].tool_calls.len()), (3, 0, 1));
         assert_eq!((turns[0].reasoning_content.as_deref(), turns[1].reasoning_content.as_deref()), (None, Some("why")));
+    }
+
+    #[test]
+    fn thoughts_that_led_to_nothing_are_left_out() {
+        let thoughts = |text: &str| json!({"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}]});
+        let (user, assistant) = (json!({"role": "user", "content": "u"}), json!({"role": "assistant", "content": "a"}));
+        let turns = read(json!([user, thoughts("cut off"), user, thoughts("why"), assistant])).unwrap();
+        assert_eq!((turns.len(), turns[2].reasoning_content.as_deref()), (3, Some("why")));
+        let output = json!({"type": "function_call_output", "call_id": "c", "output": "7"});
+        let turns = read(json!([user, thoughts("cut off"), output, assistant])).unwrap();
+        assert_eq!(turns[2].reasoning_content, None);
     }
 
     #[test]

@@ -137,7 +137,14 @@ impl MistralEngine {
         let source = Source::new(&self.spec, folder, device, takes_adapters);
         let host = Host::load(source.with_share(self.shares.get(&device).copied())).await?;
         let room = host.context_length().unwrap_or(usize::MAX).min(model.context_length());
-        Ok(Loaded { host, model: Arc::new(model.with_context_length(room)) })
+        let longest = match device {
+            Device::Cpu => room::longest_prompt(folder).unwrap_or(usize::MAX),
+            Device::Cuda(_) => usize::MAX,
+        };
+        if longest < room {
+            tracing::info!(folder = %folder.display(), tokens = longest, "longer prompts are refused: they need more memory than there is");
+        }
+        Ok(Loaded { host, model: Arc::new(model.with_context_length(room).with_longest_prompt(longest)) })
     }
 
     fn tier(&self, name: &str) -> Result<Tier, EngineError> {

@@ -1,7 +1,8 @@
-//! A GPU's memory among the models that share it.
+//! Memory: a GPU's among the models that share it, and a processor's for long prompts.
 //!
 //! The engine gives a model's keys and values what is free when it is loaded, so that a second model finds no room. Where
-//! several are to be loaded on one GPU, each is therefore told its share before. Nothing is loaded here.
+//! several are to be loaded on one GPU, each is therefore told its share before. On a processor it reads a prompt at once,
+//! however much memory that takes. Nothing is loaded here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -48,6 +49,21 @@ pub fn shares(spec: &EngineSpec) -> Result<BTreeMap<Device, usize>, EngineError>
         shares.insert(device, share);
     }
     Ok(shares)
+}
+
+/// Tokens of the longest prompt for which the model in `folder` has memory on a processor, where that can be told: half of
+/// what is available, for the scores of a layer, which the engine holds all at once, f32 `[heads, prompt, prompt]`. Without this
+/// limit one request could take all memory, and the process with it.
+pub fn longest_prompt(folder: &Path) -> Option<usize> {
+    let config: Value = files::read_json(&folder.join("config.json")).ok()?;
+    let heads = config["num_attention_heads"].as_u64().filter(|&heads| heads > 0)?;
+    let available = MemoryUsage.query(&mistralrs::Device::Cpu).ok()?.available() as u64;
+    Some(within(available / 2, heads))
+}
+
+/// The longest prompt whose scores take no more than `bytes`.
+fn within(bytes: u64, heads: u64) -> usize {
+    (bytes / (heads * 4)).isqrt() as usize
 }
 
 /// The folders that are loaded as models of their own, by device: adapters share their base.
@@ -102,6 +118,16 @@ fn size(folder: &Path, dtype: DType, quantization: Option<&str>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scores_of_the_longest_prompt_fit() {
+        // 12 heads of 15,811 by 15,811 scores of 4 bytes are 12.0 GB.
+        assert_eq!(within(12_000_000_000, 12), 15_811);
+        assert_eq!(within(0, 12), 0);
+        let mini = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/base");
+        assert!(longest_prompt(&mini).is_some_and(|tokens| tokens > 100));
+        assert_eq!(longest_prompt(Path::new("nowhere")), None);
+    }
 
     #[test]
     fn adapters_share_the_base_of_their_device() {

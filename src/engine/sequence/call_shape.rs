@@ -31,8 +31,9 @@ impl CallShape {
     /// The first in which `template` shows a call; `None` of a template that shows none.
     pub fn of(template: &ChatTemplate) -> Option<Self> {
         Self::ALL.into_iter().find(|shape| {
+            let arguments = json!({"value": PROBE}).to_string();
             let call = json!({"id": "abcdefghi", "type": "function",
-                "function": {"name": "probe", "arguments": {"value": PROBE}}});
+                "function": {"name": "probe", "arguments": arguments}});
             let mut turn = json!({"role": "assistant", "content": "", "tool_calls": [call]});
             shape.apply(&mut turn);
             let messages = json!([{"role": "user", "content": "probe"}, turn, {"role": "user", "content": "probe"}]);
@@ -40,13 +41,14 @@ impl CallShape {
         })
     }
 
-    /// Puts a turn's calls into this form; a turn without calls stays as it is.
+    /// Puts a turn's calls into this form; a turn without calls stays as it is, and so do arguments that are no JSON object.
     pub fn apply(self, turn: &mut Value) {
         let Some(calls) = turn.get_mut("tool_calls").and_then(Value::as_array_mut) else { return };
-        for call in calls {
+        for call in calls.iter_mut().filter(|_| !self.text_arguments) {
             let arguments = &mut call["function"]["arguments"];
-            if self.text_arguments && !arguments.is_string() {
-                *arguments = Value::String(arguments.to_string());
+            let parsed = arguments.as_str().map(serde_json::from_str);
+            if let Some(Ok(parsed @ Value::Object(_))) = parsed {
+                *arguments = parsed;
             }
         }
         if self.null_content && turn["content"] == "" {
@@ -87,14 +89,12 @@ mod tests {
             CallShape::ALL[shape].apply(&mut turn);
             turn
         };
-        let sent = turn("".into(), json!({"x": 1}));
-        assert_eq!(shaped(0, sent.clone()), sent);
-        assert_eq!(shaped(3, sent), turn(Value::Null, json!("{\"x\":1}")));
-        assert_eq!(
-            shaped(3, turn("hm".into(), json!("{x"))),
-            turn("hm".into(), json!("{x")),
-            "no JSON stays as it was"
-        );
+        let sent = turn("".into(), json!(r#"{"x": 10000000000000000000000}"#));
+        assert_eq!(shaped(3, sent.clone()), turn(Value::Null, json!(r#"{"x": 10000000000000000000000}"#)), "as sent");
+        assert_eq!(shaped(0, turn("".into(), json!("{\"x\": 1}"))), turn("".into(), json!({"x": 1})));
+        for kept in ["{x", "7", "[]"] {
+            assert_eq!(shaped(0, turn("hm".into(), json!(kept))), turn("hm".into(), json!(kept)), "no object");
+        }
         assert_eq!(shaped(3, json!({"content": ""})), json!({"content": ""}), "no calls");
     }
 }

@@ -151,6 +151,25 @@ fn strict(mut schema: Value) -> Value {
     schema
 }
 
+/// The schema of a tool's parameters, which are an object whether it says so or not.
+fn object(parameters: &Value, tool: &str) -> Result<Value, EngineError> {
+    let mut schema = parameters.clone();
+    let allows_objects = match &parameters["type"] {
+        Value::Null => true,
+        Value::Array(types) => types.iter().any(|kind| kind == "object"),
+        kind => kind == "object",
+    };
+    match schema.as_object_mut().filter(|_| allows_objects) {
+        Some(fields) => fields.insert("type".into(), "object".into()),
+        None => {
+            let shown: String = tool.chars().take(64).collect();
+            let message = format!("the `parameters` of `{shown}` are no object; arguments come by name");
+            return Err(EngineError::invalid("tools", message));
+        }
+    };
+    Ok(schema)
+}
+
 /// Lark rules for calls of all tools, or of one: the format of Qwen and Hermes models.
 fn calls(tools: &Tools, only: Option<&String>) -> Result<String, EngineError> {
     let text = |literal: &str| Value::from(literal).to_string();
@@ -165,7 +184,7 @@ fn calls(tools: &Tools, only: Option<&String>) -> Result<String, EngineError> {
         }
         let parameters = match &function["parameters"] {
             Value::Null => json!({"type": "object", "properties": {}, "additionalProperties": false}),
-            parameters => parameters.clone(),
+            parameters => object(parameters, name)?,
         };
         let index = names.len();
         let head = format!("{}\n{{\"name\": {}, \"arguments\": ", TOOL_MARKS[0], text(name));

@@ -29,6 +29,7 @@ pub struct LocalModel {
     /// Ids of the mark that closes thoughts.
     close: Vec<u32>,
     context_length: usize,
+    longest_prompt: usize,
 }
 
 impl LocalModel {
@@ -74,6 +75,7 @@ impl LocalModel {
             codec,
             close,
             context_length,
+            longest_prompt: usize::MAX,
         })
     }
 
@@ -81,6 +83,13 @@ impl LocalModel {
     #[must_use]
     pub fn with_context_length(mut self, tokens: usize) -> Self {
         self.context_length = tokens;
+        self
+    }
+
+    /// The same model for prompts of at most so many tokens, where an engine has no memory to read longer ones.
+    #[must_use]
+    pub fn with_longest_prompt(mut self, tokens: usize) -> Self {
+        self.longest_prompt = tokens;
         self
     }
 
@@ -113,7 +122,8 @@ impl LocalModel {
     /// text ([`Prompt::Text`]) is never changed, so [`Thinking::Closed`] does nothing to it.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] with the field to blame, [`EngineError::TooLong`] when not even one token fits.
+    /// [`EngineError::Invalid`] with the field to blame, [`EngineError::TooLong`] when not even one token fits, or the
+    /// engine could not read the prompt.
     pub fn start(&self, generation: &Generation) -> Result<Sequence, EngineError> {
         let sampling = &generation.sampling;
         if let Some(id) = sampling.logit_bias.keys().find(|&&id| id as usize >= self.vocabulary_size()) {
@@ -127,8 +137,9 @@ impl LocalModel {
         let rendered = self.renderer.render(&self.codec, &generation.prompt, generation.thinking)?;
         let (prompt, beginning) = (rendered.ids, rendered.beginning);
         let room = self.context_length.saturating_sub(prompt.len());
-        if room == 0 {
-            let (tier, limit) = (generation.tier.clone(), self.context_length.saturating_sub(1));
+        let limit = self.context_length.saturating_sub(1).min(self.longest_prompt);
+        if prompt.len() > limit {
+            let tier = generation.tier.clone();
             return Err(EngineError::TooLong { tier, prompt: prompt.len(), limit });
         }
         let max_tokens = generation.max_tokens.map_or(room, |wanted| wanted.min(room));

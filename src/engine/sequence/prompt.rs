@@ -5,12 +5,13 @@
 //! such text the rendered prompt is tokenised whole, exactly as in training.
 
 use brevity_training::Error;
+use brevity_training::tasks::chat::ChatTemplate;
 use brevity_training::text::Codec;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::call_shape::CallShape;
 use super::thinking::{Beginning, Phase};
-use super::vocabulary::{CLOSE, OPEN};
+use super::vocabulary::{CLOSE, OPEN, TOOL_MARKS};
 use crate::engine::{Conversation, EngineError, Prompt, Thinking, ToolChoice};
 
 /// Unicode's noncharacters U+FDD0 to U+FDEF: never part of text that means something, so one of them can mark a cut.
@@ -21,11 +22,15 @@ const CUTS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 pub(super) struct Renderer {
     /// Spellings of tokens that a client may not write, longest first.
     guarded: Vec<String>,
-    /// Those of them that may not even stand in an assistant's earlier turn.
+    /// Those of them that may not even stand in an assistant's earlier turn: all but the marks of thoughts and calls.
+    turn_marks: Vec<String>,
+    /// Special ones, but for the marks of thoughts.
     special: Vec<String>,
     takes_tools: bool,
     knows_developer: bool,
     knows_tool: bool,
+    /// Whether each of several system messages is shown, and not the last alone.
+    shows_each_system: bool,
     /// How the template wants the calls of earlier turns, if it shows them at all.
     calls: Option<CallShape>,
 }
@@ -38,8 +43,7 @@ pub(super) struct Rendered {
 
 impl Renderer {
     pub fn new(codec: &Codec) -> Self {
-        let mut guarded = Vec::new();
-        let mut special = Vec::new();
+        let (mut guarded, mut turn_marks, mut special) = (Vec::new(), Vec::new(), Vec::new());
         for (_, token, is_special) in codec.added_tokens() {
             let long = token.chars().count() > 1;
             let mark = token.starts_with('<') && token.ends_with('>');
@@ -47,16 +51,21 @@ impl Renderer {
                 special.push(token.clone());
             }
             if long && (is_special || mark) {
+                if ![OPEN, CLOSE, TOOL_MARKS[0], TOOL_MARKS[1]].contains(&token.as_str()) {
+                    turn_marks.push(token.clone());
+                }
                 guarded.push(token);
             }
         }
         let template = codec.template();
         Self {
             guarded,
+            turn_marks,
             special,
             takes_tools: template.reads("tools"),
             knows_developer: template.mentions("developer"),
             knows_tool: template.mentions("tool"),
+            shows_each_system: shows_each_system(template),
             calls: CallShape::of(template),
         }
     }
@@ -135,6 +144,9 @@ impl Renderer {
                 }
             }
         }
+        if !self.shows_each_system {
+            join_systems(&mut messages);
+        }
         let cut = self.guard(&mut messages, definitions.as_mut())?;
         let enable_thinking = if thinking == Thinking::Closed { Some(false) } else { None };
         let definitions = definitions.as_ref().and_then(Value::as_array).map(Vec::as_slice);
@@ -172,10 +184,37 @@ impl Renderer {
     /// them there to leave old thoughts out.
     fn each(&self, messages: &mut Value, visit: &mut impl FnMut(&str, &[String]) -> Option<String>) {
         for message in messages.as_array_mut().into_iter().flatten() {
-            let guarded = if message["role"] == "assistant" { &self.special } else { &self.guarded };
+            let guarded = if message["role"] == "assistant" { &self.turn_marks } else { &self.guarded };
             strings(message, guarded, visit);
         }
     }
+}
+
+/// Whether `template` shows the first of two system messages. One that refuses two is given one.
+fn shows_each_system(template: &ChatTemplate) -> bool {
+    let says = |role: &str, content: &str| json!({"role": role, "content": content});
+    let messages = [says("system", "probe-7f3a"), says("system", "probe"), says("user", "probe")];
+    let rendered = template.render_with_tools(&messages, None, true, None);
+    rendered.is_ok_and(|text| text.contains("probe-7f3a"))
+}
+
+/// Joins all system messages into the first.
+fn join_systems(messages: &mut Value) {
+    let Some(messages) = messages.as_array_mut() else { return };
+    let is_system = |message: &Value| message["role"] == "system";
+    let contents: Vec<&str> = messages
+        .iter()
+        .filter(|message| is_system(message))
+        .filter_map(|message| message["content"].as_str())
+        .collect();
+    let (count, joined) = (contents.len(), contents.join("\n\n"));
+    let Some(first) = messages.iter().position(is_system).filter(|_| count > 1) else { return };
+    messages[first]["content"] = joined.into();
+    let mut index = 0;
+    messages.retain(|message| {
+        index += 1;
+        index - 1 <= first || !is_system(message)
+    });
 }
 
 /// Visits all strings in a value, keys included, and replaces those for which the visitor gives another.

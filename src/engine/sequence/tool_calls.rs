@@ -2,7 +2,9 @@
 //!
 //! Text in, text and calls out, held back while a block is open. What is no well-formed call stays text.
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::vocabulary::TOOL_MARKS;
 use crate::engine::text::partial;
@@ -40,8 +42,8 @@ impl Calls {
             let rest = self.held.split_off(start);
             let before = std::mem::replace(&mut self.held, rest);
             self.text(before, &mut parts);
-            let Some(end) = self.held.find(TOOL_MARKS[1]) else { return parts };
-            let rest = self.held.split_off(end + TOOL_MARKS[1].len());
+            let Some(end) = end(&self.held) else { return parts };
+            let rest = self.held.split_off(end);
             let block = std::mem::replace(&mut self.held, rest);
             self.block(block, &mut parts);
         }
@@ -90,19 +92,34 @@ impl Calls {
     }
 }
 
-/// Name and arguments of a block, marks included.
+/// Where the block that `text` begins with ends, its end mark included: the first one that is not inside a string, which is
+/// one before which the JSON is whole, or is none.
+fn end(text: &str) -> Option<usize> {
+    let is_cut = |body: &str| serde_json::from_str::<IgnoredAny>(body.trim()).is_err_and(|error| error.is_eof());
+    let mut ends = text.match_indices(TOOL_MARKS[1]).map(|(at, _)| at);
+    ends.find(|&at| !is_cut(&text[TOOL_MARKS[0].len()..at])).map(|at| at + TOOL_MARKS[1].len())
+}
+
+/// What stands in a block.
+#[derive(Deserialize)]
+struct Body<'a> {
+    name: String,
+    #[serde(borrow, default, alias = "parameters")]
+    arguments: Option<&'a RawValue>,
+}
+
+/// Name and arguments of a block, marks included; the arguments as the model wrote them, so that no number loses digits.
 fn call(block: &str) -> Option<(String, String)> {
     let body = block.strip_prefix(TOOL_MARKS[0])?;
     let body = body.strip_suffix(TOOL_MARKS[1]).unwrap_or(body);
-    let call: Value = serde_json::from_str(body.trim()).ok()?;
-    let name = call.get("name")?.as_str()?;
-    let arguments = match call.get("arguments").or_else(|| call.get("parameters")) {
-        None | Some(Value::Null) => "{}".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(arguments @ Value::Object(_)) => arguments.to_string(),
+    let Body { name, arguments } = serde_json::from_str(body.trim()).ok()?;
+    let arguments = match arguments.map(RawValue::get) {
+        None => "{}".to_owned(),
+        Some(text) if text.starts_with('"') => serde_json::from_str(text).ok()?,
+        Some(text) if text.starts_with('{') => text.to_owned(),
         Some(_) => return None,
     };
-    Some((name.to_owned(), arguments))
+    Some((name, arguments))
 }
 
 #[cfg(test)]
@@ -125,7 +142,7 @@ mod tests {
     }
 
     fn weather(city: &str) -> Part {
-        Part::Call("weather".into(), format!(r#"{{"city":"{city}"}}"#))
+        Part::Call("weather".into(), format!(r#"{{"city": "{city}"}}"#))
     }
 
     const OSLO: &str = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>";
@@ -144,6 +161,13 @@ mod tests {
             run(&["<tool_call>{\"name\": \"f\", \"arguments\": \"{}\"}"]),
             [Part::Call("f".into(), "{}".into())]
         );
+        let digits = r#"{"n": 518198195181981819819818181637, "z": -0, "e": 5E708195}"#;
+        let call = format!("<tool_call>{{\"name\": \"f\", \"arguments\": {digits}}}</tool_call>");
+        assert_eq!(run(&[&call]), [Part::Call("f".into(), digits.into())], "as written");
+        let inside = r#"{"text": "</tool_call> is a mark"}"#;
+        let call = format!("<tool_call>{{\"name\": \"f\", \"arguments\": {inside}}}</tool_call>!");
+        assert_eq!(run(&[&call]), [Part::Call("f".into(), inside.into()), Part::Text("!".into())]);
+        assert_eq!(run(&["<tool_call>{\"name\": \"f\", \"arguments\": null}"]), [Part::Call("f".into(), "{}".into())]);
         assert_eq!(run(&["a <tool_call>{\"na"]), [Part::Text("a <tool_call>{\"na".into())]);
         assert_eq!(run(&["1 <tool", " 2"]), [Part::Text("1 <tool 2".into())]);
         assert_eq!(run(&[OSLO, "\n", " done"]), [weather("Oslo"), Part::Text("\n done".into())]);

@@ -183,7 +183,7 @@ fn message(turn: &Message, strict: bool) -> Value {
     message
 }
 
-/// A tool call with its arguments as text again.
+/// A tool call with its arguments as text.
 fn call(mut call: Value) -> Value {
     if let Some(arguments) = call.pointer_mut("/function/arguments")
         && !arguments.is_string()
