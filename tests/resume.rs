@@ -43,7 +43,7 @@ fn newest_checkpoint(space: &Workspace) -> String {
 #[test]
 fn killed_interrupted_and_resumed_is_the_same_as_left_alone() {
     let space = Workspace::with_base();
-    space.write("tiny.toml", &TINY.replace("steps = 2", &format!("steps = {STEPS}")));
+    space.write("tiny.toml", &TINY.replace("steps = 2", &format!("steps = {STEPS}\ntier_every = 8")));
     space.succeed(&arguments("a", "runs-a"));
 
     // Between two checkpoints (there is one every three steps), so that steps are done again.
@@ -76,6 +76,16 @@ fn killed_interrupted_and_resumed_is_the_same_as_left_alone() {
     for file in ["adapter_model.safetensors", "adapter_config.json"] {
         assert!(space.bytes(&format!("a/alpha-0.1/{file}")) == space.bytes(&format!("b/alpha-0.1/{file}")), "{file}");
     }
+    // The tiers on the way are there too, and the last of them is the result.
+    let tier =
+        |run: &str, step: usize| space.bytes(&format!("{run}/alpha-0.1/tier-{step:06}/adapter_model.safetensors"));
+    for step in [8, 16, 24] {
+        assert!(tier("runs-a", step) == tier("runs-b", step), "step {step}");
+    }
+    assert!(tier("runs-a", 8) != tier("runs-a", 16));
+    assert!(tier("runs-a", 24) == space.bytes("a/alpha-0.1/adapter_model.safetensors"));
+    let early = ["tiers", "add", "runs-a/alpha-0.1/tier-000008", "--name", "early", "--alpha", "0.1", "--family", "a"];
+    space.succeed(&early);
     let learnt = |line: &str| {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         (value["reward"].as_f64().unwrap() > 0.0, value["kl"].as_f64().unwrap() != 0.0)

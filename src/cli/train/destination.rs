@@ -87,14 +87,16 @@ fn family(work: &Work<'_>) -> Result<()> {
 /// newest is written, and what is trained where nothing is yet.
 fn has_room(work: &Work<'_>) -> Result<()> {
     let plan = Plan::for_recipe(work.recipe, &dry_run::shape(work.recipe)?);
-    let two_checkpoints = plan.files.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let of_a_run = plan.files.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let two_checkpoints =
+        plan.files.iter().find(|(name, _)| name.starts_with("checkpoint")).map_or(0, |(_, bytes)| *bytes);
     let places: Vec<(PathBuf, PathBuf)> = match work.recipe.stage {
         Stage::Sft => vec![(work.runs.clone(), work.out.join("model.safetensors"))],
         Stage::Rl => work.recipe.objective.alpha.iter().map(|&alpha| (work.run(alpha), work.tier(alpha))).collect(),
     };
     let begin = places.iter().filter(|(run, _)| !run.join("run.json").is_file()).count() as u64;
     let results = places.iter().filter(|(_, result)| !result.exists()).count() as u64;
-    let of_runs = begin * two_checkpoints + two_checkpoints / 2;
+    let of_runs = begin * of_a_run + two_checkpoints / 2;
     let of_results = results * plan.result_bytes();
     place::has_room(&[(&work.runs, "--runs", of_runs), (&work.out, "--out", of_results)])
 }

@@ -12,11 +12,15 @@ pub struct RunSection {
     pub steps: usize,
     /// Steps (of supervised learning: updates) from checkpoint to checkpoint. Default 10 (script: `save_steps`).
     pub checkpoint_every: usize,
+    /// Reinforcement-learning steps from tier to tier: what the run would end with after so many is kept in its folder, as
+    /// `tier-000050`, so that the best may be chosen. Default only the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier_every: Option<usize>,
 }
 
 impl Default for RunSection {
     fn default() -> Self {
-        Self { steps: 100, checkpoint_every: 10 }
+        Self { steps: 100, checkpoint_every: 10, tier_every: None }
     }
 }
 

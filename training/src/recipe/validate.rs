@@ -81,6 +81,7 @@ impl Recipe {
             Stage::Sft => self.check_sft()?,
         }
         count("run.checkpoint_every", self.run.checkpoint_every)?;
+        count("run.tier_every", self.run.tier_every.unwrap_or(1))?;
         self.check_eval()?;
         self.check_effect()
     }

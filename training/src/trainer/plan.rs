@@ -165,7 +165,8 @@ impl Plan {
         // Two moments and the weights in f32; weights that the model holds in another format stand beside them.
         let is_copied = recipe.tuning.mode == TuningMode::Full && shape.dtype_bytes < F32;
         let checkpoint = trained * (F32 * 3 + if is_copied { shape.dtype_bytes } else { 0 });
-        let files = [
+        let tiers = recipe.run.tier_every.filter(|_| is_rl).map_or(0, |every| recipe.run.steps / every) as u64;
+        let mut files = vec![
             ("run.json", 0),
             ("recipe.toml", 0),
             ("metrics.jsonl", 0),
@@ -173,6 +174,7 @@ impl Plan {
             ("events.out.tfevents.0.brevity", 0),
             ("checkpoint-* (the newest two)", 2 * checkpoint),
         ];
+        files.extend((tiers > 0).then_some(("tier-*", tiers * trained * F32)));
         Self {
             name: recipe.name.clone(),
             stage: recipe.stage,
@@ -185,7 +187,7 @@ impl Plan {
             trained,
             memory,
             fit: None,
-            files: files.map(|(name, bytes)| (name.to_owned(), bytes)).to_vec(),
+            files: files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect(),
         }
     }
 

@@ -29,6 +29,9 @@ use crate::text::Codec;
 use crate::trainer::{EventWriter, Fit, MetricsLog, Observer, Phase, RunFolder, StepTimings, resident_memory};
 use crate::{Error, Result};
 
+/// How the folders of tiers on the way begin.
+const TIER: &str = "tier-";
+
 /// What a checkpoint remembers beside tensors. Random numbers need no memory: every step has a stream of its own.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Progress {
@@ -118,6 +121,10 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         observer.on_step(&metrics, &timings);
         let last = step == recipe.run.steps as u64;
         let stop = observer.should_stop() && !last;
+        if recipe.run.tier_every.is_some_and(|every| step.is_multiple_of(every as u64)) {
+            // Before the checkpoint: a run that goes on from there has it.
+            write_tier(&policy, recipe, base_folder, &run.file(&format!("{TIER}{step:06}")))?;
+        }
         if step.is_multiple_of(recipe.run.checkpoint_every as u64) || last || stop {
             observer.on_phase(Phase::Checkpoint);
             state::save(&run, step, &policy, &updater.optimizer, &progress)?;
@@ -126,14 +133,18 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
             return Err(Error::Interrupted);
         }
     }
-    if recipe.tuning.mode == TuningMode::Full {
-        copy_tokenizer(base_folder, output)?;
+    write_tier(&policy, recipe, base_folder, output)
+}
+
+/// Writes the tier that the policy is now.
+fn write_tier(policy: &Policy, recipe: &Recipe, base: &Path, output: &Path) -> Result<()> {
+    let name = recipe.base_name.as_deref().map_or_else(|| base.to_string_lossy(), Into::into);
+    if recipe.tuning.mode == TuningMode::Lora {
+        return policy.save(output, &name);
     }
-    policy.save(output, recipe.base_name.as_deref().unwrap_or(&base_folder.to_string_lossy()))?;
-    if recipe.tuning.mode == TuningMode::Full {
-        copy_generation_config(base_folder, output)?;
-    }
-    Ok(())
+    copy_tokenizer(base, output)?;
+    policy.save(output, &name)?;
+    copy_generation_config(base, output)
 }
 
 /// That a prompt and a response of the recipe's greatest lengths fit into the base's context: the sampler would cut
