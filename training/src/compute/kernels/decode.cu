@@ -1,6 +1,7 @@
 // Attention of one new token a sequence over its cache, appended to tensors.cu; HEAD_DIM and GROUP (query heads that share
-// one key head) are given when it is compiled. One block takes one key head of one sequence, and reads each key and value
-// once for the whole group. A key is spread over HEAD_DIM / 8 lanes, so that a lane's share is one load.
+// one key head) are given when it is compiled. One block takes one key head of one sequence, or a slice of its keys where
+// there are few sequences, and reads each key and value once for the whole group. A key is spread over HEAD_DIM / 8 lanes, so
+// that a lane's share is one load.
 
 constexpr int LANES = HEAD_DIM / 8, AT_ONCE = 32 / LANES, WARPS = 8, AHEAD = 4;
 
@@ -30,13 +31,15 @@ __device__ __forceinline__ void join(State &a, float largest, float sum, const f
     for (int i = 0; i < 8; i++) a.out[i] = a.out[i] * of_a + out[i] * of_b;
 }
 
-// q and out are [sequences, kv_heads * GROUP, HEAD_DIM]; sequence i has keys 0 to positions[i].
+// q and out are [sequences, kv_heads * GROUP, HEAD_DIM]; sequence i has keys 0 to positions[i]. Where there are several slices
+// of `share` keys, what each says goes into parts, [sequences, kv_heads, slices, GROUP, HEAD_DIM + 2]: weighted values, the
+// largest score and the sum of weights.
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
     decode_attention(const bf16 *q, const bf16 *keys, const bf16 *values, const unsigned *positions, bf16 *out,
-                     int kv_heads, long long capacity, float scale) {
+                     float *parts, int kv_heads, long long capacity, int share, float scale) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, part = lane % LANES, which = lane / LANES;
     long long row = blockIdx.x;
-    int length = positions[row / kv_heads] + 1;
+    int start = blockIdx.y * share, length = min((int)positions[row / kv_heads] + 1, start + share);
     const bf16 *k = keys + row * capacity * HEAD_DIM, *v = values + row * capacity * HEAD_DIM;
     float query[GROUP][8];
     State state[GROUP];
@@ -51,11 +54,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
         state[g].largest = -INFINITY;
         state[g].sum = 0.f;
     }
-    for (int first = warp * AT_ONCE; first < length; first += WARPS * AT_ONCE * AHEAD) {
+    for (int first = start + warp * AT_ONCE; first < length; first += WARPS * AT_ONCE * AHEAD) {
         Eight<bf16> key[AHEAD], value[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            // Keys beyond the end are read as the last one and get no weight.
+            // Keys beyond the end of the slice are read as its last one and get no weight.
             long long at = min(first + a * WARPS * AT_ONCE + which, length - 1);
             key[a] = eight(k, at * LANES + part);
             value[a] = eight(v, at * LANES + part);
@@ -117,9 +120,35 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32)
 #pragma unroll
         for (int i = 0; i < 8; i++) all.out[i] = out_of[0][g][from + i];
         for (int w = 1; w < WARPS; w++) join(all, largest_of[w][g], sum_of[w][g], &out_of[w][g][from]);
+        if (gridDim.y > 1) {
+            float *to = parts + ((row * gridDim.y + blockIdx.y) * GROUP + g) * (HEAD_DIM + 2);
+#pragma unroll
+            for (int i = 0; i < 8; i++) to[from + i] = all.out[i];
+            if (from == 0) {
+                to[HEAD_DIM] = all.largest;
+                to[HEAD_DIM + 1] = all.sum;
+            }
+            continue;
+        }
         float result[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) result[i] = all.out[i] / all.sum;
         put_eight(out, (row * GROUP + g) * LANES + item % LANES, result);
     }
+}
+
+// What all slices say together; one thread eight values of `eights`. The first slice has a key, so the sum is above 0.
+extern "C" __global__ void join_slices(const float *parts, bf16 *out, int slices, long long eights) {
+    long long item = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (item >= eights) return;
+    long long head = item / LANES, row = head / GROUP;
+    const float *part = parts + (row * slices * GROUP + head % GROUP) * (HEAD_DIM + 2);
+    int from = item % LANES * 8;
+    State all = {-INFINITY, 0.f, {}};
+    for (int s = 0; s < slices; s++, part += GROUP * (HEAD_DIM + 2))
+        join(all, part[HEAD_DIM], part[HEAD_DIM + 1], part + from);
+    float result[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) result[i] = all.out[i] / all.sum;
+    put_eight(out, item, result);
 }

@@ -12,6 +12,13 @@ const LOGIT_THREADS: u32 = 1024;
 /// Most blocks of a sum of squares, each of which leaves one number.
 const SQUARE_BLOCKS: usize = 1024;
 
+/// Blocks that a step's keys and values are read by, where there are enough of them. Slots are half full at least, so half of
+/// the blocks have something to read: one for each of the 132 processors of an H100 or H200.
+const DECODE_BLOCKS: usize = 264;
+
+/// Fewest keys that a block is started for.
+const DECODE_KEYS: usize = 256;
+
 /// Rows whose sum one block takes.
 const RUN: usize = 128;
 
@@ -275,22 +282,42 @@ impl Kernels {
     ) -> Result<Tensor> {
         let (sequences, heads, head_dim) = q.dims3()?;
         let (kv_heads, capacity) = (keys.dim(1)?, keys.dim(2)?);
+        let (rows, group) = (sequences * kv_heads, heads / kv_heads);
+        let slices = slices(rows, capacity);
         let y = self.room(q.shape(), DType::BF16)?;
+        let parts = if slices > 1 { rows * slices * group * (head_dim + 2) } else { 1 };
+        let parts = self.room(parts, DType::F32)?;
         let arguments = [
             pointer(q)?,
             pointer(keys)?,
             pointer(values)?,
             of_width(positions, sequences)?,
             pointer(&y)?,
+            pointer(&parts)?,
             Int(kv_heads as i32),
             Long(capacity as i64),
+            Int(capacity.div_ceil(slices) as i32),
             Float(scale as f32),
         ];
-        let source = Source::Decode { head_dim, group: heads / kv_heads };
-        // SAFETY: the kernel's arguments; one block a key head of a sequence, positions lie below the capacity.
-        unsafe { self.start(source, "decode_attention", Grid::of_rows(sequences * kv_heads, THREADS), &arguments)? };
+        let source = Source::Decode { head_dim, group };
+        let grid = Grid { blocks: (rows, slices), threads: THREADS, shared: 0 };
+        // SAFETY: the kernel's arguments; one block a slice of a key head of a sequence, positions lie below the capacity,
+        // `parts` has room for what each slice says where there are several.
+        unsafe { self.start(source, "decode_attention", grid, &arguments)? };
+        if slices > 1 {
+            let eights = rows * group * head_dim / 8;
+            let arguments = [pointer(&parts)?, pointer(&y)?, Int(slices as i32), Long(eights as i64)];
+            // SAFETY: the kernel's arguments; it checks its item against `eights`, and every part was written above.
+            unsafe { self.start(source, "join_slices", Grid::of_items(eights), &arguments)? };
+        }
         Ok(y)
     }
+}
+
+/// Slices that the keys of each of `rows` are read in: enough that every processor of the GPU has some, and not so many that
+/// a slice has few keys.
+pub(super) fn slices(rows: usize, capacity: usize) -> usize {
+    (DECODE_BLOCKS / rows.max(1)).min(capacity / DECODE_KEYS).max(1)
 }
 
 fn same(x: &Tensor, y: &Tensor) -> Result<()> {

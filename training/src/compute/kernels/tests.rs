@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::launch::{Kernels, Source};
+use super::rows::slices;
 use super::{AdamWFactors, RowScores};
 
 /// The first GPU, where there is one.
@@ -291,9 +292,14 @@ fn updates() {
 #[test]
 fn attention_of_new_tokens() {
     let Some(device) = gpu() else { return };
-    for (head_dim, kv_heads, group) in [(128, 2, 6), (128, 4, 7), (64, 3, 1), (32, 1, 8)] {
-        let (slots, capacity) = (5, 700);
-        let positions: Vec<u32> = vec![0, 699, 31, 32, 255];
+    let shapes = [(128, 2, 6), (128, 4, 7), (64, 3, 1), (32, 1, 8)];
+    // Few rows of many keys are read in slices, of which the last are empty for short sequences; few keys are not.
+    let sizes = [(2100, vec![0, 2099, 31, 524, 1050]), (200, vec![0, 199, 31, 32, 150])];
+    assert_eq!(sizes.each_ref().map(|(capacity, _)| slices(10, *capacity)), [8, 1]);
+    for ((head_dim, kv_heads, group), (capacity, positions)) in
+        shapes.into_iter().flat_map(|shape| sizes.clone().map(|size| (shape, size)))
+    {
+        let (slots, positions): (usize, Vec<u32>) = (positions.len(), positions);
         let shape = [slots, kv_heads, capacity, head_dim];
         let of = |shape: &[usize], seed| tensor(shape, seed, DType::BF16, &device).0;
         let (keys, values) = (of(&shape, 1), of(&shape, 2));
