@@ -1,0 +1,46 @@
+//! The decoding kernels' source, run on a processor: what can be known of it without a GPU. Where there is no C++ compiler
+//! with the barriers of C++20, this says so and passes.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The program for one shape of heads, or what is missing to build it.
+fn build(folder: &Path, head_dim: usize, group: usize) -> Result<std::path::PathBuf, String> {
+    let compile = |source: &Path, to: &Path, more: &[String]| {
+        let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
+        command.args(["-std=c++20", "-O1", "-w", "-pthread"]).args(more).arg(source).arg("-o").arg(to);
+        command.output().map_err(|error| error.to_string())
+    };
+    let (probe, program) = (folder.join("probe.cpp"), folder.join(format!("decode-{head_dim}-{group}")));
+    std::fs::write(&probe, "#include <barrier>\nint main() { std::barrier<> all(1); }\n").unwrap();
+    let probed = compile(&probe, &folder.join("probe"), &[])?;
+    if !probed.status.success() {
+        return Err("the C++ compiler has no <barrier>".to_owned());
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/decode.cpp");
+    let built = compile(&source, &program, &[format!("-DHEAD_DIM={head_dim}"), format!("-DGROUP={group}")])?;
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Ok(program)
+}
+
+#[test]
+fn attention_of_new_tokens_is_that_of_plain_loops() {
+    let folder = tempfile::tempdir().unwrap();
+    // Heads; tokens there is room for, slices, positions: short sequences leave slices empty, the longest fills the last.
+    let cases: [((usize, usize), &str); 4] = [
+        ((128, 6), "2 600 3 0 599 31 200"),
+        ((128, 6), "2 100 1 0 99 31"),
+        ((64, 1), "3 520 2 259 260 519"),
+        ((32, 8), "1 300 4 74 75 299"),
+    ];
+    for ((head_dim, group), case) in cases {
+        let program = match build(folder.path(), head_dim, group) {
+            Ok(program) => program,
+            Err(why) => return println!("skipped: {why}"),
+        };
+        let output = Command::new(program).args(case.split(' ')).output().unwrap();
+        let worst: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        // Results of about 0.3 in half precision, whose last bit there is 2^-10.
+        assert!(worst < 4e-3, "heads of {head_dim}, {group} a key head, `{case}`: {worst}");
+    }
+}
