@@ -94,6 +94,22 @@ fn a_whole_model_may_be_a_tier() {
 }
 
 #[test]
+fn a_dry_run_says_what_stands_in_the_way_and_touches_nothing() {
+    let space = Workspace::with_base();
+    space.write("tiny.toml", TINY);
+    let options = ["train", "--recipe", "tiny.toml", "--alpha", "0.1", "--out", "family", "--runs", "runs"];
+    let dry = |more: &[&str]| space.succeed(&[&options[..], &["--dry-run"], more].concat()).stderr;
+    assert!(!dry(&[]).contains("warning"), "nothing does");
+    assert!(!space.path("runs").exists() && !space.path("family").exists());
+    space.succeed(&options);
+    assert!(!dry(&[]).contains("warning"), "it may be gone on with");
+    let recipe = space.read("runs/alpha-0.1/recipe.toml");
+    let said = dry(&["--set", "optimizer.learning_rate=0.5"]);
+    assert!(said.contains("would be refused: ") && said.contains("optimizer.learning_rate"), "{said}");
+    assert_eq!(space.read("runs/alpha-0.1/recipe.toml"), recipe);
+}
+
+#[test]
 fn an_evaluation_runs_a_model_as_its_recipe_says() {
     let space = Workspace::with_family();
     let mut texts = Vec::new();

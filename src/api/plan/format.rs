@@ -88,8 +88,8 @@ fn check_references(root: &Value, part: &Value, depth: usize) -> Result<(), Stri
             if let Some(Value::String(reference)) = fields.get("$ref") {
                 check_chain(root, reference)?;
             }
-            let parts = fields.iter().filter(|(key, _)| !DATA.contains(&key.as_str()));
-            parts.into_iter().try_for_each(|(_, field)| check_references(root, field, depth + 1))
+            let mut parts = fields.iter().filter(|(key, _)| !DATA.contains(&key.as_str()));
+            parts.try_for_each(|(_, field)| check_references(root, field, depth + 1))
         }
         Value::Array(items) => items.iter().try_for_each(|item| check_references(root, item, depth + 1)),
         _ => Ok(()),
@@ -162,7 +162,6 @@ mod tests {
     fn faulty_schemas_are_refused() {
         let deep = (0..80).fold(json!({}), |inner, _| json!({"not": inner}));
         let huge = json!({"enum": vec!["a word"; 1000]});
-        assert!(schema(json!({"enum": [{"$ref": "hello"}], "default": {"$ref": "x"}})).is_ok(), "data, no reference");
         assert!(schema(json!({"enum": [{"$ref": "hello"}], "default": {"$ref": "x"}})).is_ok(), "data, no reference");
         for (faulty, word) in [
             (json!(3), "no object"),

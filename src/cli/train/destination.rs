@@ -20,9 +20,10 @@ const OF_A_FAMILY: [&str; 4] = ["base", "curves", "README.md", ".gitignore"];
 /// Checks the folders of a run, and that what it writes fits.
 ///
 /// # Errors
-/// As [`may_begin`]; when one cannot be written, or the disk has too little room.
+/// As [`may_begin`]; when one cannot be written or is in use, or the disk has too little room.
 pub fn prepare(work: &Work<'_>) -> Result<()> {
     may_begin(work)?;
+    are_free(work)?;
     place::writable(&work.out, "--out")?;
     place::writable(&work.runs, "--runs")?;
     has_room(work)
@@ -103,13 +104,27 @@ fn has_room(work: &Work<'_>) -> Result<()> {
 
 /// Whether there is a run to be continued; refuses one of another recipe, and a folder that holds something else.
 fn runs_may_go_on(work: &Work<'_>, run: &Path, alpha: f64) -> Result<bool> {
-    let began = run.join("run.json").is_file();
-    // A folder of runs for several alphas is not the folder of one: files in it that no run made are somebody's.
-    if began || (run.exists() && !run.is_dir()) || !is_empty(run)? {
-        let opened = RunFolder::open(run, &identity(work.recipe, alpha)?, work.recipe);
-        opened.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
+    if run.is_dir() && !is_empty(run)? {
+        let checked = RunFolder::check(run, &identity(work.recipe, alpha)?, work.recipe);
+        checked.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
     }
-    Ok(began)
+    Ok(run.join("run.json").is_file())
+}
+
+/// Opens every run that there is, so that one that another process uses is found before the first begins.
+fn are_free(work: &Work<'_>) -> Result<()> {
+    let runs: Vec<(PathBuf, f64)> = match work.recipe.stage {
+        Stage::Sft => vec![(work.runs.clone(), 0.0)],
+        Stage::Rl => work.recipe.objective.alpha.iter().map(|&alpha| (work.run(alpha), alpha)).collect(),
+    };
+    for (run, alpha) in runs {
+        // A folder of runs for several alphas is not the folder of one.
+        if (run.exists() && !run.is_dir()) || !is_empty(&run)? {
+            let opened = RunFolder::open(&run, &identity(work.recipe, alpha)?, work.recipe);
+            opened.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
+        }
+    }
+    Ok(())
 }
 
 fn is_empty(folder: &Path) -> Result<bool> {

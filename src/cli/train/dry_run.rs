@@ -20,13 +20,18 @@ pub fn show(work: &Work<'_>) -> Result<()> {
         None => Plan::for_recipe(work.recipe, &shape),
     };
     progress::print(&format!("{plan}\n{}", destinations(work)));
-    let on_disk = work.recipe.base.as_ref().filter(|base| remote::address(Some(base)).is_none());
-    let base = on_disk.map_or(Ok(()), |base| base_is_there(base, work.recipe));
-    if on_disk.is_none() && work.recipe.base.is_some() && work.recipe.model.is_some() {
-        progress::say("the size is that of the recipe's `[model]`: the base on the hub was not looked at");
-    }
-    for obstacle in [base, destination::may_begin(work)].into_iter().filter_map(std::result::Result::err) {
-        progress::say(&format!("warning: as things are, the run would be refused: {obstacle}"));
+    match &work.recipe.base {
+        Some(base) if remote::address(Some(base)).is_some() => {
+            if work.recipe.model.is_some() {
+                progress::say("the size is that of the recipe's `[model]`: the base on the hub was not looked at");
+            }
+        }
+        base => {
+            let base = base.as_ref().map_or(Ok(()), |base| base_is_there(base, work.recipe));
+            if let Err(obstacle) = base.and_then(|()| destination::may_begin(work)) {
+                progress::say(&format!("warning: as things are, the run would be refused: {obstacle}"));
+            }
+        }
     }
     Ok(())
 }

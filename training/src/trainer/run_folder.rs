@@ -63,7 +63,7 @@ impl RunFolder {
         folder.remove_unfinished()?;
         let place = folder.file(IDENTITY);
         if place.exists() {
-            folder.compare(&files::read_json(&place)?, identity, recipe)?;
+            compare(path, identity, recipe)?;
             files::write(&folder.file(RECIPE), recipe.to_toml()?.as_bytes())?;
         } else {
             // The identity last: a folder with one has everything that belongs to it.
@@ -71,6 +71,16 @@ impl RunFolder {
             files::write_json(&place, identity)?;
         }
         Ok(folder)
+    }
+
+    /// Whether what is in the folder `path`, which exists, may be gone on with. Nothing is written, and whether another process
+    /// uses it is not asked.
+    ///
+    /// # Errors
+    /// As [`RunFolder::open`], of a different run, of files that are no run's and of a damaged `run.json`.
+    pub fn check(path: &Path, identity: &RunIdentity, recipe: &Recipe) -> Result<()> {
+        refuse_foreign(path)?;
+        if path.join(IDENTITY).exists() { compare(path, identity, recipe) } else { Ok(()) }
     }
 
     /// The folder.
@@ -83,38 +93,6 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    fn compare(&self, found: &RunIdentity, identity: &RunIdentity, recipe: &Recipe) -> Result<()> {
-        let mut differences = Vec::new();
-        if found.recipe != identity.recipe {
-            let listed = Recipe::load(&self.file(RECIPE), &[]).and_then(|earlier| recipe.differences(&earlier));
-            match listed {
-                Ok(keys) if !keys.is_empty() => differences.extend(keys),
-                _ => differences.push("the recipe is another".to_owned()),
-            }
-        }
-        if found.alpha != identity.alpha {
-            differences.push(format!("alpha is {}, was {}", identity.alpha, found.alpha));
-        }
-        if found.base != identity.base {
-            differences.push("the weights of the base model are others".to_owned());
-        }
-        let differ = |found: &Option<String>, now: &Option<String>| found.is_some() && found != now;
-        if differ(&found.base_settings, &identity.base_settings) {
-            differences.push("the configuration, tokenizer or chat template of the base model has changed".to_owned());
-        }
-        if differ(&found.data, &identity.data) {
-            differences.push("the data file has changed".to_owned());
-        }
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "run folder `{}` belongs to a different run: {}; undo the change to continue it, or choose another folder",
-            self.path.display(),
-            differences.join("; ")
-        )))
-    }
-
     fn remove_unfinished(&self) -> Result<()> {
         for name in names(&self.path)?.into_iter().filter(|name| name.starts_with(UNFINISHED)) {
             let path = self.file(&name);
@@ -123,6 +101,40 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// Refuses the run in the folder `path` if it is another than `identity`.
+fn compare(path: &Path, identity: &RunIdentity, recipe: &Recipe) -> Result<()> {
+    let found: RunIdentity = files::read_json(&path.join(IDENTITY))?;
+    let mut differences = Vec::new();
+    if found.recipe != identity.recipe {
+        let listed = Recipe::load(&path.join(RECIPE), &[]).and_then(|earlier| recipe.differences(&earlier));
+        match listed {
+            Ok(keys) if !keys.is_empty() => differences.extend(keys),
+            _ => differences.push("the recipe is another".to_owned()),
+        }
+    }
+    if found.alpha != identity.alpha {
+        differences.push(format!("alpha is {}, was {}", identity.alpha, found.alpha));
+    }
+    if found.base != identity.base {
+        differences.push("the weights of the base model are others".to_owned());
+    }
+    let differ = |found: &Option<String>, now: &Option<String>| found.is_some() && found != now;
+    if differ(&found.base_settings, &identity.base_settings) {
+        differences.push("the configuration, tokenizer or chat template of the base model has changed".to_owned());
+    }
+    if differ(&found.data, &identity.data) {
+        differences.push("the data file has changed".to_owned());
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "run folder `{}` belongs to a different run: {}; undo the change to continue it, or choose another folder",
+        path.display(),
+        differences.join("; ")
+    )))
 }
 
 /// The names in a folder, sorted.
