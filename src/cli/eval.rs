@@ -108,7 +108,7 @@ pub struct Arguments {
     top_p: Option<f64>,
 
     /// Most tokens of a response; one that is cut off counts as incorrect [default: 640 for the mini suite, else 32768]
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "max-tokens", value_name = "N")]
     max_new_tokens: Option<usize>,
 
     /// Seed of the sampling [default: 0]
@@ -136,7 +136,7 @@ pub struct Arguments {
     write_cards: bool,
 
     /// Responses decoded at the same time; more is faster and takes more memory
-    #[arg(long, value_name = "N", default_value_t = CONCURRENT)]
+    #[arg(long, alias = "concurrency", value_name = "N", default_value_t = CONCURRENT)]
     concurrent: usize,
 }
 

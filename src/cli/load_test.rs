@@ -135,7 +135,7 @@ pub struct Arguments {
     temperature: Option<f64>,
 
     /// Most tokens of an answer, sent as max_completion_tokens [default: the server's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "max-new-tokens", value_name = "N")]
     max_tokens: Option<u64>,
 
     /// JSON object whose members are put into every request; null takes a member away

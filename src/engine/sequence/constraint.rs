@@ -143,12 +143,34 @@ fn too_large(param: &'static str, reason: &str) -> EngineError {
     EngineError::invalid(param, format!("the answer cannot be held to the schema in `{param}`: {reason}; simplify it"))
 }
 
+/// Formats of strings that are enforced.
+const FORMATS: [&str; 10] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+
 /// A schema with our compiler options; a client's own are replaced.
 fn strict(mut schema: Value) -> Value {
+    drop_other_formats(&mut schema);
     if let Some(object) = schema.as_object_mut() {
         object.insert("x-guidance".into(), json!({"whitespace_pattern": WHITESPACE, "coerce_one_of": true}));
     }
     schema
+}
+
+/// Takes out the formats that are not enforced: they say what a string is for, as `password` does (JSON Schema 2020-12,
+/// Validation, section 7.2.1), and the compiler would refuse them.
+fn drop_other_formats(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            let is_other = |format: &Value| format.as_str().is_some_and(|format| !FORMATS.contains(&format));
+            if fields.get("format").is_some_and(is_other) {
+                fields.remove("format");
+            }
+            let schemas = fields.iter_mut().filter(|(key, _)| !["enum", "const"].contains(&key.as_str()));
+            schemas.for_each(|(_, field)| drop_other_formats(field));
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_other_formats),
+        _ => {}
+    }
 }
 
 /// The schema of a tool's parameters, which are an object whether it says so or not.

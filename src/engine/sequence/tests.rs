@@ -439,6 +439,24 @@ fn a_grammar_holds_in_the_answer_and_not_in_the_thoughts() {
     assert!(sentence.answer.starts_with('{'), "{}", sentence.answer);
 }
 
+#[test]
+fn formats_that_nobody_enforces_are_remarks() {
+    let mut generation = chat("2");
+    generation.thinking = Thinking::Closed;
+    let property = |format: &str| {
+        json!({"type": "object", "properties": {"x": {"type": "string", "format": format}},
+        "required": ["x"], "additionalProperties": false})
+    };
+    generation.constraint = Constraint::JsonSchema(property("password"));
+    assert_eq!(say(&MINI, &generation, "{\"x\": \"abc\"}").answer, "{\"x\": \"abc\"}");
+    generation.constraint = Constraint::JsonSchema(property("date"));
+    assert!(!say(&MINI, &generation, "{\"x\": \"abc\"}").answer.contains("abc"), "this one is enforced");
+    let data = json!({"enum": [{"format": "password"}]});
+    generation.constraint = Constraint::JsonSchema(data);
+    let answer = say(&MINI, &generation, "{\"format\": \"password\"}").answer;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&answer).unwrap(), json!({"format": "password"}));
+}
+
 /// Some that would take long are refused at once, others when they grow too large on the way.
 #[test]
 fn schemas_beyond_the_limits_are_the_requests_fault() {
