@@ -12,7 +12,8 @@ fn build(folder: &Path, head_dim: usize, group: usize) -> Result<std::path::Path
         command.output().map_err(|error| error.to_string())
     };
     let (probe, program) = (folder.join("probe.cpp"), folder.join(format!("decode-{head_dim}-{group}")));
-    std::fs::write(&probe, "#include <barrier>\nint main() { std::barrier<> all(1); }\n").unwrap();
+    let text = "#include <barrier>\nint main() { std::barrier<> all(1); }\n";
+    std::fs::write(&probe, text).map_err(|error| error.to_string())?;
     let probed = compile(&probe, &folder.join("probe"), &[])?;
     if !probed.status.success() {
         return Err("the C++ compiler has no <barrier>".to_owned());
