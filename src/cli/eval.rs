@@ -19,6 +19,7 @@ use brevity_training::tasks::mini;
 use clap::{Args, ValueEnum};
 
 use self::subject::Subject;
+use super::columns::Columns;
 use super::dtype::Dtype;
 use super::progress::{self, Fetching, Sampling};
 use super::{Failure, Result, interrupt, place};
@@ -74,17 +75,8 @@ pub struct Arguments {
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
 
-    /// Column of the problem [default: that of the suite's form; of `file:FILE` the recipe's, else `problem`]
-    #[arg(long, value_name = "NAME")]
-    question_column: Option<String>,
-
-    /// Column of the reference answer [default: as above, else `answer`]
-    #[arg(long, value_name = "NAME")]
-    answer_column: Option<String>,
-
-    /// Column of the level by which results are reported [default: as above, else none]
-    #[arg(long, value_name = "NAME")]
-    level_column: Option<String>,
+    #[command(flatten)]
+    columns: Columns,
 
     /// Recipe whose sections `eval`, `behaviours` and `grader` and prompt (in `data`) hold; options here go before it.
     /// Without one, problems of a file are asked with the paper's instruction to put the answer into a box
@@ -287,13 +279,12 @@ fn columns(arguments: &Arguments) -> Result<NamedColumns> {
         Some(path) => Some(Recipe::load(path, &[])?.data),
         None => None,
     };
-    let (question, answer, level) = data
-        .map_or((None, None, None), |data| (Some(data.question_column), Some(data.answer_column), data.level_column));
-    Ok(NamedColumns {
-        question: arguments.question_column.clone().or(question),
-        answer: arguments.answer_column.clone().or(answer),
-        level: arguments.level_column.clone().or(level),
-    })
+    let of_recipe = data.map_or_else(NamedColumns::default, |data| NamedColumns {
+        question: Some(data.question_column),
+        answer: Some(data.answer_column),
+        level: data.level_column,
+    });
+    Ok(arguments.columns.or(of_recipe))
 }
 
 fn problems_per_level(arguments: &Arguments) -> Result<usize> {

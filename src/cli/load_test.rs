@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::columns::Columns;
 use super::progress::{self, Loading};
 use super::{Failure, Result, place};
 
@@ -75,6 +76,9 @@ pub struct Arguments {
     /// Problems, as in `serve eval`: `mini`, `mini:LEVEL,…`, `gsm8k:FILE`, `math:FILE`, `aime:FILE` or `file:FILE`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
+
+    #[command(flatten)]
+    columns: Columns,
 
     /// Most problems of a level, or prompts of a file [default: 50 of the mini suite, all of a file]
     #[arg(long, value_name = "N")]

@@ -4,6 +4,7 @@
 //! how an error reads. Results go to standard output, everything else to standard error.
 
 mod bench;
+mod columns;
 mod command;
 mod dtype;
 mod eval;

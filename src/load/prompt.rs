@@ -13,7 +13,7 @@ use brevity_training::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::eval::Suite;
+use crate::eval::{NamedColumns, Suite};
 
 /// One prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,14 +55,14 @@ impl Frame {
 }
 
 /// The problems of `suite` as prompts, at most `per_level` of each level.
-fn problems(suite: &Suite, per_level: usize, frame: &Frame) -> Result<Vec<Prompt>> {
+fn problems(suite: &Suite, columns: &NamedColumns, per_level: usize, frame: &Frame) -> Result<Vec<Prompt>> {
     let prompt = |problem: Problem| Prompt {
         messages: frame.messages(&problem.question),
         id: problem.id,
         answer: Some(problem.answer),
         level: problem.level,
     };
-    Ok(suite.problems(per_level)?.into_iter().map(prompt).collect())
+    Ok(suite.problems_of(per_level, columns)?.into_iter().map(prompt).collect())
 }
 
 /// A line of a prompt file.
@@ -134,8 +134,8 @@ fn plain(value: Value) -> String {
 /// Where prompts come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompts {
-    /// A suite of problems.
-    Suite(Suite),
+    /// A suite of problems, with some columns of its file named.
+    Suite(Suite, NamedColumns),
     /// A JSONL file.
     File(PathBuf),
 }
@@ -144,10 +144,10 @@ impl Prompts {
     /// Reads them, at most `limit` (of each level, for a suite).
     ///
     /// # Errors
-    /// As [`read`] and [`Suite::problems`].
+    /// As [`read`] and [`Suite::problems_of`].
     pub fn load(&self, frame: &Frame, limit: Option<usize>) -> Result<Vec<Prompt>> {
         match self {
-            Self::Suite(suite) => problems(suite, limit.unwrap_or(usize::MAX), frame),
+            Self::Suite(suite, columns) => problems(suite, columns, limit.unwrap_or(usize::MAX), frame),
             Self::File(path) => read(path, frame, limit),
         }
     }
@@ -156,7 +156,7 @@ impl Prompts {
 impl fmt::Display for Prompts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Suite(suite) => suite.fmt(formatter),
+            Self::Suite(suite, _) => suite.fmt(formatter),
             Self::File(path) => formatter.write_str(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()),
         }
     }
@@ -209,11 +209,15 @@ mod tests {
 
     #[test]
     fn problems_of_a_suite_are_prompts() {
-        let prompts = Prompts::Suite("mini:easy,medium".parse().unwrap());
+        let prompts = Prompts::Suite("mini:easy,medium".parse().unwrap(), NamedColumns::default());
         let loaded = prompts.load(&Frame::default(), Some(2)).unwrap();
         let levels: Vec<_> = loaded.iter().filter_map(|prompt| prompt.level.as_deref()).collect();
         assert_eq!(levels, ["easy", "easy", "medium", "medium"]);
         assert!(loaded.iter().all(|prompt| prompt.answer.is_some()));
         assert_eq!(prompts.to_string(), "mini:test (easy, medium)");
+        let (_folder, path) = file("{\"ask\": \"1 + 1\", \"answer\": \"2\"}\n");
+        let columns = NamedColumns { question: Some("ask".to_owned()), ..NamedColumns::default() };
+        let own = Prompts::Suite(format!("file:{}", path.display()).parse().unwrap(), columns);
+        assert_eq!(own.load(&Frame::default(), None).unwrap()[0].answer.as_deref(), Some("2"));
     }
 }

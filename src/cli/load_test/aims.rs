@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use brevity::eval::NamedColumns;
 use brevity::family::Effort;
 use brevity::load::prompt::{Frame, Prompt, Prompts};
 use brevity::load::summary::Head;
@@ -41,6 +42,10 @@ pub fn check(arguments: &Arguments) -> Result<()> {
         (arguments.temperature.is_none_or(|t| t.is_finite() && t >= 0.0), "--temperature must be at least 0"),
         (is_price(arguments.price_per_million_output), "--price-per-million-output must be at least 0"),
         (is_price(arguments.price_per_million_input), "--price-per-million-input must be at least 0"),
+        (
+            arguments.prompts.is_none() || arguments.columns.or(NamedColumns::default()) == NamedColumns::default(),
+            "columns are those of a --suite; a file of --prompts has its own",
+        ),
         (prompt_template(arguments).contains("{question}"), "--prompt-template must contain {question}"),
     ];
     match checks.into_iter().find(|(holds, _)| !holds) {
@@ -72,7 +77,7 @@ pub fn prompt_template(arguments: &Arguments) -> String {
 fn source(arguments: &Arguments) -> Prompts {
     match &arguments.prompts {
         Some(path) => Prompts::File(path.clone()),
-        None => Prompts::Suite(arguments.suite.clone()),
+        None => Prompts::Suite(arguments.suite.clone(), arguments.columns.or(NamedColumns::default())),
     }
 }
 
