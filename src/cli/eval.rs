@@ -18,7 +18,7 @@ use brevity_training::tasks::grader::GraderMode;
 use brevity_training::tasks::mini;
 use clap::{Args, ValueEnum};
 
-use self::subject::Subject;
+use self::subject::{Place, Subject};
 use super::columns::Columns;
 use super::dtype::Dtype;
 use super::progress::{self, Fetching, Sampling};
@@ -153,18 +153,21 @@ struct Measured<'a> {
 /// # Errors
 /// When something does not fit, cannot be read or written, or somebody asked to stop.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let settings = settings(arguments)?;
-    let compute = compute(arguments)?;
+    let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
+    let settings = settings(arguments, recipe.as_ref())?;
+    let work_place = Place::of(arguments, recipe.as_ref())?;
     let (name, subjects, mut manifest) = subjects(arguments)?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
-    let problems = arguments.suite.problems_of(problems_per_level(arguments)?, &columns(arguments)?)?;
+    let problems = arguments
+        .suite
+        .problems_of(problems_per_level(arguments, recipe.as_ref())?, &columns(arguments, recipe.as_ref()))?;
     place::writable(&out, "--out")?;
     let date = place::today();
 
     let mut measured: Vec<Measured<'_>> = Vec::new();
     let mut base: Option<Vec<Response>> = None;
     for subject in &subjects {
-        let graded = measure(subject, &problems, &settings, (&compute, arguments.concurrent))?;
+        let graded = measure(subject, &problems, &settings, &work_place)?;
         files::responses(&out, &subject.name, &graded)?;
         let responses: Vec<Response> = graded.into_iter().map(|graded| graded.response).collect();
         let summary = Summary::of(&responses).ok_or_else(|| Error::config("no response was measured"))?;
@@ -184,11 +187,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         // Read again: tiers may have come or gone while these were measured.
         let _lock = Manifest::lock(manifest.path())?;
         *manifest = Manifest::load(manifest.path())?;
-        // The base is measured even where it is no tier.
-        let is_listed = |subject: &&Measured<'_>| manifest.tier(&subject.subject.name).is_ok();
-        let listed: Vec<&Measured<'_>> = measured.iter().filter(is_listed).collect();
-        for Measured { subject, summary, .. } in listed {
-            manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
+        for Measured { subject, summary, .. } in &measured {
+            // The base is measured even where it is no tier.
+            if manifest.tier(&subject.name).is_ok() {
+                manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
+            }
         }
         manifest.save()?;
         progress::say(&format!("cards written to {}", manifest.path().display()));
@@ -221,10 +224,9 @@ fn subjects(arguments: &Arguments) -> Result<(String, Vec<Subject>, Option<Manif
 }
 
 /// Options before recipe before defaults.
-fn settings(arguments: &Arguments) -> Result<Settings> {
-    let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
+fn settings(arguments: &Arguments, recipe: Option<&Recipe>) -> Result<Settings> {
     let is_mini = arguments.suite.is_mini();
-    let section = recipe.as_ref().map_or_else(EvalSection::default, |recipe| recipe.eval.clone());
+    let section = recipe.map_or_else(EvalSection::default, |recipe| recipe.eval.clone());
     let of_suite = if is_mini { MINI_MAX_NEW_TOKENS } else { MAX_NEW_TOKENS };
     let mode = arguments.grader.map(|name| match name {
         GraderName::Qwen => GraderMode::Qwen,
@@ -238,9 +240,9 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
         },
         samples: arguments.samples.or(section.samples).unwrap_or_else(|| arguments.suite.samples()),
         seed: arguments.seed.unwrap_or(section.seed),
-        grader: mode.or(recipe.as_ref().map(|recipe| recipe.grader.mode)).unwrap_or_default(),
-        behaviours: behaviours(recipe.as_ref().map(|recipe| &recipe.behaviours), is_mini),
-        data: recipe.map_or_else(|| asked(&arguments.suite), |recipe| recipe.data),
+        grader: mode.or(recipe.map(|recipe| recipe.grader.mode)).unwrap_or_default(),
+        behaviours: behaviours(recipe.map(|recipe| &recipe.behaviours), is_mini),
+        data: recipe.map_or_else(|| asked(&arguments.suite), |recipe| recipe.data.clone()),
     };
     let SamplingParams { temperature, top_p, max_new_tokens } = settings.sampling;
     let checks = [
@@ -256,15 +258,15 @@ fn settings(arguments: &Arguments) -> Result<Settings> {
     }
 }
 
-/// Where and in which format to compute: options before recipe before the processor.
-fn compute(arguments: &Arguments) -> Result<ComputeSection> {
-    let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
-    let mut compute = recipe.map_or_else(ComputeSection::default, |recipe| recipe.compute);
-    compute.device = arguments.device.unwrap_or(compute.device);
-    compute.dtype = arguments.dtype.map_or(compute.dtype, Into::into);
-    // What is wrong with it is said before a family is fetched.
-    compute.device.open(compute.dtype)?;
-    Ok(compute)
+impl Place {
+    /// Options before recipe before the processor.
+    fn of(arguments: &Arguments, recipe: Option<&Recipe>) -> Result<Self> {
+        let mut compute = recipe.map_or_else(ComputeSection::default, |recipe| recipe.compute.clone());
+        compute.device = arguments.device.unwrap_or(compute.device);
+        compute.dtype = arguments.dtype.map_or(compute.dtype, Into::into);
+        let device = compute.device.open(compute.dtype)?;
+        Ok(Self { compute, device, concurrent: arguments.concurrent })
+    }
 }
 
 /// How problems are asked without a recipe.
@@ -273,25 +275,18 @@ fn asked(suite: &Suite) -> DataSection {
 }
 
 /// The columns that options name or, of a file without a known form, the recipe.
-fn columns(arguments: &Arguments) -> Result<NamedColumns> {
+fn columns(arguments: &Arguments, recipe: Option<&Recipe>) -> NamedColumns {
     let is_any = matches!(&arguments.suite, Suite::File { preset, .. } if preset == "file");
-    let data = match arguments.recipe.as_deref().filter(|_| is_any) {
-        Some(path) => Some(Recipe::load(path, &[])?.data),
-        None => None,
-    };
-    let of_recipe = data.map_or_else(NamedColumns::default, |data| NamedColumns {
-        question: Some(data.question_column),
-        answer: Some(data.answer_column),
-        level: data.level_column,
+    let of_recipe = recipe.filter(|_| is_any).map_or_else(NamedColumns::default, |recipe| NamedColumns {
+        question: Some(recipe.data.question_column.clone()),
+        answer: Some(recipe.data.answer_column.clone()),
+        level: recipe.data.level_column.clone(),
     });
-    Ok(arguments.columns.or(of_recipe))
+    arguments.columns.or(of_recipe)
 }
 
-fn problems_per_level(arguments: &Arguments) -> Result<usize> {
-    let of_recipe = match &arguments.recipe {
-        Some(path) => Recipe::load(path, &[])?.eval.problems_per_level,
-        None => None,
-    };
+fn problems_per_level(arguments: &Arguments, recipe: Option<&Recipe>) -> Result<usize> {
+    let of_recipe = recipe.and_then(|recipe| recipe.eval.problems_per_level);
     let otherwise = if arguments.suite.is_mini() { MINI_PROBLEMS } else { usize::MAX };
     match arguments.problems.or(of_recipe).unwrap_or(otherwise) {
         0 => Err(Failure::usage("--problems must be at least 1")),
@@ -321,12 +316,12 @@ fn measure(
     subject: &Subject,
     problems: &[brevity_training::tasks::Problem],
     settings: &Settings,
-    (compute, concurrent): (&ComputeSection, usize),
+    place: &Place,
 ) -> Result<Vec<Graded>> {
-    let model = subject.load(compute)?;
+    let model = subject.load(place)?;
     let evaluation = Evaluation::new(&model.codec, problems, settings)?;
     let longest = evaluation.longest_prompt() + settings.sampling.max_new_tokens;
-    let mut sampler = model.sampler(compute, concurrent, longest)?;
+    let mut sampler = model.sampler(place, longest)?;
     let mut shown = Sampling::new(&subject.name, evaluation.responses());
     let graded = evaluation.run(&mut *sampler, &mut |progress| {
         shown.update(progress);

@@ -28,20 +28,21 @@ fn build(folder: &Path, head_dim: usize, group: usize) -> Result<std::path::Path
 fn attention_of_new_tokens_is_that_of_plain_loops() {
     let folder = tempfile::tempdir().unwrap();
     // Heads; tokens there is room for, slices, positions: short sequences leave slices empty, the longest fills the last.
-    let cases: [((usize, usize), &str); 4] = [
-        ((128, 6), "2 600 3 0 599 31 200"),
-        ((128, 6), "2 100 1 0 99 31"),
-        ((64, 1), "3 520 2 259 260 519"),
-        ((32, 8), "1 300 4 74 75 299"),
+    let cases: [((usize, usize), &[&str]); 3] = [
+        ((128, 6), &["2 600 3 0 599 31 200", "2 100 1 0 99 31"]),
+        ((64, 1), &["3 520 2 259 260 519"]),
+        ((32, 8), &["1 300 4 74 75 299"]),
     ];
-    for ((head_dim, group), case) in cases {
+    for ((head_dim, group), cases) in cases {
         let program = match build(folder.path(), head_dim, group) {
             Ok(program) => program,
             Err(why) => return println!("skipped: {why}"),
         };
-        let output = Command::new(program).args(case.split(' ')).output().unwrap();
-        let worst: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-        // Results of about 0.3 in half precision, whose last bit there is 2^-10.
-        assert!(worst < 4e-3, "heads of {head_dim}, {group} a key head, `{case}`: {worst}");
+        for case in cases {
+            let output = Command::new(&program).args(case.split(' ')).output().unwrap();
+            let worst: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+            // Results of about 0.3 in half precision, whose last bit there is 2^-10.
+            assert!(worst < 4e-3, "heads of {head_dim}, {group} a key head, `{case}`: {worst}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use brevity::family::{Checker, Downloads, Hub, Kind, Opened, Tier, TierWeights, hash};
 use brevity_training::Error;
 use brevity_training::compute::free_memory;
-use brevity_training::model::{Decoder, Layered, LoraAdapter, Policy, Pretrained};
+use brevity_training::model::{Decoder, Device, Layered, LoraAdapter, Policy, Pretrained};
 use brevity_training::recipe::ComputeSection;
 use brevity_training::rollout::{CpuSampler, DeviceSampler, Sampler};
 use brevity_training::text::Codec;
@@ -39,6 +39,16 @@ pub struct Loaded {
     pub codec: Codec,
 }
 
+/// Where and how to compute.
+pub struct Place {
+    /// Device, number format and path.
+    pub compute: ComputeSection,
+    /// The device, opened.
+    pub device: Device,
+    /// Responses decoded at the same time, where there is room for them.
+    pub concurrent: usize,
+}
+
 /// Weights, and how they are run.
 enum Runs {
     Graph(Decoder),
@@ -46,17 +56,19 @@ enum Runs {
 }
 
 impl Loaded {
-    /// A sampler of at most `concurrent` responses at a time, the longest of `longest` tokens with its prompt, or of as many as
-    /// the device has room for.
+    /// A sampler of as many responses at a time as the place says, the longest of `longest` tokens with its prompt, or of as
+    /// many as the device has room for.
     ///
     /// # Errors
     /// When there is no room for one.
-    pub fn sampler(&self, compute: &ComputeSection, concurrent: usize, longest: usize) -> Result<Box<dyn Sampler>> {
+    pub fn sampler(&self, place: &Place, longest: usize) -> Result<Box<dyn Sampler>> {
+        let Place { compute, device, concurrent } = place;
+        let concurrent = *concurrent;
         let layered = match &self.runs {
             Runs::Graph(decoder) => return Ok(Box::new(CpuSampler::new(decoder, &self.end_of_sequence, concurrent)?)),
             Runs::Layered(layered) => layered,
         };
-        let Some(free) = free_memory(layered.device())? else {
+        let Some(free) = free_memory(device)? else {
             return Ok(Box::new(DeviceSampler::new(layered.clone(), &self.end_of_sequence, concurrent)?));
         };
         let (sequences, tokens) = Fit::sampling(compute, layered.config(), free, concurrent, longest)?;
@@ -120,14 +132,14 @@ impl Subject {
     /// Reads the model.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or does not fit the others; when the device cannot be opened.
-    pub fn load(&self, compute: &ComputeSection) -> Result<Loaded> {
+    /// When a file is missing, damaged, or does not fit the others.
+    pub fn load(&self, place: &Place) -> Result<Loaded> {
+        let Place { compute, device, .. } = place;
         let codec = Codec::from_folder(&self.model)?;
-        let device = compute.device.open(compute.dtype)?;
-        let model = Pretrained::load(&self.model, compute.dtype.dtype(), &device)?;
+        let model = Pretrained::load(&self.model, compute.dtype.dtype(), device)?;
         let end_of_sequence = model.tokens.eos.clone();
         let adapter =
-            self.adapter.as_ref().map(|folder| LoraAdapter::load(folder, &model.config, &device)).transpose()?;
+            self.adapter.as_ref().map(|folder| LoraAdapter::load(folder, &model.config, device)).transpose()?;
         let runs = match (compute.is_layered(), adapter) {
             (false, Some(adapter)) => Runs::Graph(model.with_adapter(&adapter)?),
             (false, None) => Runs::Graph(model.decoder()?),

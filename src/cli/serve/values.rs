@@ -5,27 +5,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use brevity::family::Effort;
+use brevity::load::goodput::duration;
 use clap::ValueEnum;
 
 /// Longest time that is told apart from a mistake: a year.
-const LONGEST: f64 = 366.0 * 86_400.0;
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
-/// A time: `30` and `30s` are seconds, `500ms`, `2m`, `1h`.
+/// A time, as load tests read it: `30` and `30s` are seconds, `500ms`, `2m`, `1h`.
 pub fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; write seconds as in `30`, or `500ms`, `2m`, `1h`");
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let number: f64 = text[..text.len() - unit.len()].parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "" | "s" => number,
-        "ms" => number / 1e3,
-        "m" | "min" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(wrong()),
-    };
-    if seconds > LONGEST {
-        return Err(format!("`{text}` is longer than a year"));
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    let time = duration(text).map_err(|error| error.to_string())?;
+    if time > LONGEST { Err(format!("`{text}` is longer than a year")) } else { Ok(time) }
 }
 
 /// A time longer than nothing.

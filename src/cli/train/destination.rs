@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use brevity::family::{MANIFEST, Manifest};
 use brevity_training::Error;
 use brevity_training::methods::identity;
-use brevity_training::recipe::Stage;
-use brevity_training::trainer::{Plan, RunFolder};
+use brevity_training::recipe::{Recipe, Stage};
+use brevity_training::trainer::{Plan, RunFolder, RunIdentity};
 
 use super::{Work, dry_run, tier_name};
 use crate::cli::{Failure, Result, place};
@@ -17,13 +17,16 @@ use crate::cli::{Failure, Result, place};
 /// What a family's folder may hold before it has a manifest.
 const OF_A_FAMILY: [&str; 4] = ["base", "curves", "README.md", ".gitignore"];
 
+/// How a run's folder is looked at.
+type Look = fn(&Path, &RunIdentity, &Recipe) -> brevity_training::Result<()>;
+
 /// Checks the folders of a run, and that what it writes fits.
 ///
 /// # Errors
 /// As [`may_begin`]; when one cannot be written or is in use, or the disk has too little room.
 pub fn prepare(work: &Work<'_>) -> Result<()> {
-    may_begin(work)?;
-    are_free(work)?;
+    // Opened, so that a run that another process uses is found before the first begins.
+    folders(work, |run, identity, recipe| RunFolder::open(run, identity, recipe).map(drop))?;
     place::writable(&work.out, "--out")?;
     place::writable(&work.runs, "--runs")?;
     has_room(work)
@@ -34,15 +37,19 @@ pub fn prepare(work: &Work<'_>) -> Result<()> {
 /// # Errors
 /// When one belongs to something else.
 pub fn may_begin(work: &Work<'_>) -> Result<()> {
+    folders(work, RunFolder::check)
+}
+
+fn folders(work: &Work<'_>, look: Look) -> Result<()> {
     match work.recipe.stage {
-        Stage::Sft => model(work),
-        Stage::Rl => family(work),
+        Stage::Sft => model(work, look),
+        Stage::Rl => family(work, look),
     }
 }
 
 /// The folders of a model that is trained with supervision.
-fn model(work: &Work<'_>) -> Result<()> {
-    let began = runs_may_go_on(work, &work.runs, 0.0)?;
+fn model(work: &Work<'_>, look: Look) -> Result<()> {
+    let began = runs_may_go_on(work, &work.runs, 0.0, look)?;
     if !began && !is_empty(&work.out)? {
         let message = format!(
             "`{}` is not empty, and no run in `{}` made what is there",
@@ -55,7 +62,7 @@ fn model(work: &Work<'_>) -> Result<()> {
 }
 
 /// The folders of a family and of every run.
-fn family(work: &Work<'_>) -> Result<()> {
+fn family(work: &Work<'_>, look: Look) -> Result<()> {
     let own = |name: &str| OF_A_FAMILY.contains(&name) || name.starts_with("alpha-");
     let names = names(&work.out)?;
     let has_manifest = names.iter().any(|name| name == MANIFEST);
@@ -66,7 +73,7 @@ fn family(work: &Work<'_>) -> Result<()> {
         return Err(Failure::from(Error::config(message)).hint("name another folder with --out"));
     }
     for &alpha in &work.recipe.objective.alpha {
-        let began = runs_may_go_on(work, &work.run(alpha), alpha)?;
+        let began = runs_may_go_on(work, &work.run(alpha), alpha, look)?;
         if !began && !is_listed(&tier_name(alpha)) && !is_empty(&work.tier(alpha))? {
             let message = format!(
                 "`{}` is not empty, but neither does a family.toml list it nor is there a run of it in `{}`",
@@ -103,28 +110,14 @@ fn has_room(work: &Work<'_>) -> Result<()> {
 }
 
 /// Whether there is a run to be continued; refuses one of another recipe, and a folder that holds something else.
-fn runs_may_go_on(work: &Work<'_>, run: &Path, alpha: f64) -> Result<bool> {
-    if run.is_dir() && !is_empty(run)? {
-        let checked = RunFolder::check(run, &identity(work.recipe, alpha)?, work.recipe);
-        checked.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
+fn runs_may_go_on(work: &Work<'_>, run: &Path, alpha: f64, look: Look) -> Result<bool> {
+    let began = run.join("run.json").is_file();
+    // A folder of runs for several alphas is not the folder of one: files in it that no run made are somebody's.
+    if began || (run.exists() && !run.is_dir()) || !is_empty(run)? {
+        let looked = look(run, &identity(work.recipe, alpha)?, work.recipe);
+        looked.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
     }
-    Ok(run.join("run.json").is_file())
-}
-
-/// Opens every run that there is, so that one that another process uses is found before the first begins.
-fn are_free(work: &Work<'_>) -> Result<()> {
-    let runs: Vec<(PathBuf, f64)> = match work.recipe.stage {
-        Stage::Sft => vec![(work.runs.clone(), 0.0)],
-        Stage::Rl => work.recipe.objective.alpha.iter().map(|&alpha| (work.run(alpha), alpha)).collect(),
-    };
-    for (run, alpha) in runs {
-        // A folder of runs for several alphas is not the folder of one.
-        if (run.exists() && !run.is_dir()) || !is_empty(&run)? {
-            let opened = RunFolder::open(&run, &identity(work.recipe, alpha)?, work.recipe);
-            opened.map_err(|error| Failure::from(error).hint("name another folder with --runs"))?;
-        }
-    }
-    Ok(())
+    Ok(began)
 }
 
 fn is_empty(folder: &Path) -> Result<bool> {

@@ -7,8 +7,8 @@
 use brevity_training::tasks::chat::ChatTemplate;
 use serde_json::{Value, json};
 
-/// Stands in the arguments of the call that is looked for in what a template makes of it.
-const PROBE: &str = "probe-7f3a";
+/// Stands in what is looked for in what a template makes of it.
+pub(super) const PROBE: &str = "probe-7f3a";
 
 /// A form of messages with calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use brevity_training::tasks::chat::ChatTemplate;
 use brevity_training::text::Codec;
 use serde_json::{Value, json};
 
-use super::call_shape::CallShape;
+use super::call_shape::{CallShape, PROBE};
 use super::thinking::{Beginning, Phase};
 use super::vocabulary::{CLOSE, OPEN, TOOL_MARKS};
 use crate::engine::{Conversation, EngineError, Prompt, Thinking, ToolChoice};
@@ -193,9 +193,9 @@ impl Renderer {
 /// Whether `template` shows the first of two system messages. One that refuses two is given one.
 fn shows_each_system(template: &ChatTemplate) -> bool {
     let says = |role: &str, content: &str| json!({"role": role, "content": content});
-    let messages = [says("system", "probe-7f3a"), says("system", "probe"), says("user", "probe")];
+    let messages = [says("system", PROBE), says("system", "probe"), says("user", "probe")];
     let rendered = template.render_with_tools(&messages, None, true, None);
-    rendered.is_ok_and(|text| text.contains("probe-7f3a"))
+    rendered.is_ok_and(|text| text.contains(PROBE))
 }
 
 /// Joins all system messages into the first.

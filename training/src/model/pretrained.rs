@@ -1,6 +1,6 @@
 //! A whole Hugging Face folder: configuration, special tokens, weights, and the tokenizer's files beside them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -176,15 +176,16 @@ pub fn settings_hash(folder: &Path) -> Result<String> {
 /// # Errors
 /// [`Error::Io`] when one cannot be read or written; [`Error::Format`] when `from` has no tokenizer.
 pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
-    let present: Vec<PathBuf> = TOKENIZER_FILES.iter().map(|name| from.join(name)).filter(|p| p.exists()).collect();
     if !from.join(TOKENIZER_FILES[0]).exists() {
         return Err(Error::format(from, "no tokenizer.json here"));
     }
-    for path in present {
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        if let Some(name) = path.file_name() {
-            files::write(&to.join(name), &bytes)?;
-        }
+    copy_present(&TOKENIZER_FILES, from, to)
+}
+
+/// Copies those of the files called `names` that there are.
+fn copy_present(names: &[&str], from: &Path, to: &Path) -> Result<()> {
+    for (path, name) in names.iter().map(|name| (from.join(name), name)).filter(|(path, _)| path.exists()) {
+        files::write(&to.join(name), &std::fs::read(&path).map_err(Error::io("read", &path))?)?;
     }
     Ok(())
 }
@@ -194,12 +195,7 @@ pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] when it cannot be read or written.
 pub fn copy_generation_config(from: &Path, to: &Path) -> Result<()> {
-    let name = SETTINGS_FILES[1];
-    let path = from.join(name);
-    if path.exists() {
-        files::write(&to.join(name), &std::fs::read(&path).map_err(Error::io("read", &path))?)?;
-    }
-    Ok(())
+    copy_present(&SETTINGS_FILES[1..], from, to)
 }
 
 /// One draw from the standard normal distribution (Box–Muller).

@@ -285,15 +285,16 @@ impl Kernels {
         let (rows, group) = (sequences * kv_heads, heads / kv_heads);
         let slices = slices(rows, capacity);
         let y = self.room(q.shape(), DType::BF16)?;
-        let parts = if slices > 1 { rows * slices * group * (head_dim + 2) } else { 1 };
-        let parts = self.room(parts, DType::F32)?;
+        let several =
+            if slices > 1 { Some(self.room(rows * slices * group * (head_dim + 2), DType::F32)?) } else { None };
+        let parts = several.as_ref().map_or(Ok(Argument::Pointer(0)), pointer)?;
         let arguments = [
             pointer(q)?,
             pointer(keys)?,
             pointer(values)?,
             of_width(positions, sequences)?,
             pointer(&y)?,
-            pointer(&parts)?,
+            parts,
             Int(kv_heads as i32),
             Long(capacity as i64),
             Int(capacity.div_ceil(slices) as i32),
@@ -304,9 +305,9 @@ impl Kernels {
         // SAFETY: the kernel's arguments; one block a slice of a key head of a sequence, positions lie below the capacity,
         // `parts` has room for what each slice says where there are several.
         unsafe { self.start(source, "decode_attention", grid, &arguments)? };
-        if slices > 1 {
+        if several.is_some() {
             let eights = rows * group * head_dim / 8;
-            let arguments = [pointer(&parts)?, pointer(&y)?, Int(slices as i32), Long(eights as i64)];
+            let arguments = [parts, pointer(&y)?, Int(slices as i32), Long(eights as i64)];
             // SAFETY: the kernel's arguments; it checks its item against `eights`, and every part was written above.
             unsafe { self.start(source, "join_slices", Grid::of_items(eights), &arguments)? };
         }

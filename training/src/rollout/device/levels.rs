@@ -3,8 +3,8 @@
 //! All slots are of one length, the level. Most responses are far shorter than the longest allowed, so room for the longest
 //! would be mostly empty and few would fit. Instead the level begins low and is raised when sequences have filled their
 //! slots: at once, where nobody loses a place by it, else when the others are done. Meanwhile the full ones are put aside, and
-//! later run again from their tokens. Since a level is twice the one before, that is at most every token once more, as in
-//! a prompt. Numbers only: no tensor and no sequence is known here.
+//! later run again from their tokens. Since a level is twice the one before, that is about every token once more, as in a
+//! prompt. Numbers only: no tensor and no sequence is known here.
 
 /// What bounds the caches of a call.
 #[derive(Debug, Clone, Copy)]
