@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use brevity_training::model::{Device, ModelConfig, Pretrained, SpecialTokens};
+use brevity_training::model::{Architecture, Device, ModelConfig, Pretrained, SpecialTokens};
 use brevity_training::tasks::mini::tokenizer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +32,7 @@ impl Workspace {
         let space = Self::new();
         tokenizer::write(&space.path("base"), 0).unwrap();
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: tokenizer::VOCABULARY_SIZE,
             hidden_size: 16,
             intermediate_size: 24,
@@ -42,6 +43,7 @@ impl Workspace {
             max_position_embeddings: 512,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
         };
         let tokens = SpecialTokens { bos: None, eos: vec![2], pad: Some(0) };

@@ -175,7 +175,7 @@ fn reasoning_tokens(prompt: &[u32], response: &[u32], [open, close]: [Option<u32
 
 #[cfg(test)]
 mod tests {
-    use brevity_training::model::{Decoder, Device, ModelConfig, Pretrained, SpecialTokens};
+    use brevity_training::model::{Architecture, Decoder, Device, ModelConfig, Pretrained, SpecialTokens};
     use brevity_training::rollout::CpuSampler;
     use brevity_training::tasks::mini::tokenizer;
     use rand::SeedableRng;
@@ -197,6 +197,7 @@ mod tests {
 
     fn model(codec: &Codec) -> (Decoder, Vec<u32>) {
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: codec.vocabulary_size(),
             hidden_size: 16,
             intermediate_size: 24,
@@ -207,6 +208,7 @@ mod tests {
             max_position_embeddings: 256,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
         };
         let end = codec.token_id(tokenizer::TURN_END).unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use brevity_training::model::{
-    Device, LoraAdapter, LoraConfig, ModelConfig, Pretrained, SpecialTokens, copy_tokenizer,
+    Architecture, Device, LoraAdapter, LoraConfig, ModelConfig, Pretrained, SpecialTokens, copy_tokenizer,
 };
 use brevity_training::tasks::mini::tokenizer;
 use rand::SeedableRng;
@@ -14,6 +14,7 @@ use super::{Base, Manifest, Tier, hash};
 /// One layer, as small as attention goes.
 pub(super) fn config(hidden_size: usize) -> ModelConfig {
     ModelConfig {
+        architecture: Architecture::Qwen2,
         vocab_size: tokenizer::VOCABULARY_SIZE,
         hidden_size,
         intermediate_size: 24,
@@ -24,6 +25,7 @@ pub(super) fn config(hidden_size: usize) -> ModelConfig {
         max_position_embeddings: 64,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         tie_word_embeddings: true,
     }
 }

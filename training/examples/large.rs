@@ -19,8 +19,8 @@ use std::time::Instant;
 use brevity_training::compute::{DeviceName, Precision, free_memory};
 use brevity_training::model::layered::Targets;
 use brevity_training::model::{
-    DType, Device, LoraConfig, ModelConfig, Packed, Policy, Pretrained, SpecialTokens, TARGET_MODULES, Tensor, Tuning,
-    ops,
+    Architecture, DType, Device, LoraConfig, ModelConfig, Packed, Policy, Pretrained, SpecialTokens, TARGET_MODULES,
+    Tensor, Tuning, ops,
 };
 use brevity_training::optimizer::{AdamW, AdamWConfig, Gradients};
 use brevity_training::rollout::{CpuSampler, DeviceSampler, RolloutRequest, Sampler, SamplingParams};
@@ -85,6 +85,7 @@ impl Options {
             other => return Err(Error::config(format!("`shape={other}` is none of `1.5b`, `7b`"))),
         };
         Ok(ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size,
             hidden_size,
             intermediate_size,
@@ -95,6 +96,7 @@ impl Options {
             max_position_embeddings: 40_960,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: false,
         })
     }
@@ -249,6 +251,7 @@ fn median(values: &[f64]) -> f64 {
 /// A model small enough for the CPU, in f32 there and on the device in the asked-for format.
 fn check(options: &Options) -> Result<()> {
     let config = ModelConfig {
+        architecture: Architecture::Qwen2,
         vocab_size: 1000,
         hidden_size: 256,
         intermediate_size: 512,
@@ -259,6 +262,7 @@ fn check(options: &Options) -> Result<()> {
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         tie_word_embeddings: true,
     };
     let (device, dtype) = (options.device()?, options.precision().dtype());

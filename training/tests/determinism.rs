@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use brevity_training::model::{LoraConfig, ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, ops};
+use brevity_training::model::{
+    Architecture, LoraConfig, ModelConfig, Packed, Policy, Pretrained, SpecialTokens, Tuning, ops,
+};
 use brevity_training::optimizer::{AdamW, AdamWConfig};
 use brevity_training::rollout::{CpuSampler, Rollout, RolloutRequest, Sampler, SamplingParams};
 use brevity_training::{Result, loss};
@@ -15,6 +17,7 @@ const END: u32 = 3;
 /// Large enough that every parallel operation has more than one piece of work.
 fn model() -> Result<Pretrained> {
     let config = ModelConfig {
+        architecture: Architecture::Qwen2,
         vocab_size: 300,
         hidden_size: 64,
         intermediate_size: 160,
@@ -25,6 +28,7 @@ fn model() -> Result<Pretrained> {
         max_position_embeddings: 256,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         tie_word_embeddings: true,
     };
     let tokens = SpecialTokens { bos: None, eos: vec![END], pad: None };

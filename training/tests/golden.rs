@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const FORWARD: f32 = 1e-5;
 const GRADIENT: f32 = 5e-5;
 
-const MODELS: [&str; 2] = ["qwen2-tied", "qwen2-untied"];
+const MODELS: [&str; 4] = ["qwen2-tied", "qwen2-untied", "qwen3", "llama"];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -197,7 +197,10 @@ fn a_model_folder_reads_back_to_the_bit() {
         assert_same_bits(&again.weights, &model.weights).unwrap();
         assert_eq!(weight_files(out.path()).unwrap().len(), 1);
         let config: Value = files::read_json(&out.path().join("config.json")).unwrap();
-        assert_eq!(config["architectures"], json!(["Qwen2ForCausalLM"]));
+        let original: Value = files::read_json(&folder(name).join("config.json")).unwrap();
+        for key in ["architectures", "model_type", "attention_bias"] {
+            assert_eq!(config[key], original[key], "{name}: {key}");
+        }
         assert_eq!(config["torch_dtype"], "float32");
     }
 }
@@ -257,6 +260,20 @@ fn both_generations_of_config_keys_are_read() {
     let (new, old) = (new.unwrap(), old.unwrap());
     assert_eq!(new, old);
     assert_eq!((new.rope_theta, new.head_dim, new.tie_word_embeddings), (250_000.0, 8, true));
+}
+
+#[test]
+fn settings_that_no_decoder_has_are_named() {
+    let refused = |key: &str, value: Value| {
+        let edited = edited_config(|config| {
+            config.as_object_mut().unwrap().insert(key.into(), value.clone());
+        });
+        edited.unwrap_err().to_string()
+    };
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768});
+    assert!(refused("rope_parameters", yarn).contains("\"yarn\""));
+    let incomplete = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0});
+    assert!(refused("rope_parameters", incomplete).contains("`high_freq_factor` of the rotary settings is missing"));
 }
 
 #[test]

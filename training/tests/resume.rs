@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use brevity_training::methods::{rl, sft};
-use brevity_training::model::{ModelConfig, Pretrained, SpecialTokens};
+use brevity_training::model::{Architecture, ModelConfig, Pretrained, SpecialTokens};
 use brevity_training::recipe::Recipe;
 use brevity_training::tasks::mini::tokenizer;
 use brevity_training::trainer::{Observer, Phase, StepMetrics, StepTimings};
@@ -76,6 +76,7 @@ impl Space {
         let base = space.path("base");
         tokenizer::write(&base, 0).unwrap();
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: tokenizer::VOCABULARY_SIZE,
             hidden_size: 16,
             intermediate_size: 24,
@@ -86,6 +87,7 @@ impl Space {
             max_position_embeddings: 512,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
         };
         let tokens = SpecialTokens { bos: None, eos: vec![2], pad: Some(0) };

@@ -4,12 +4,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::ops::HeadShape;
+use super::architecture::Architecture;
+use super::ops::{HeadShape, Rotary, Stretch};
 use crate::{Error, Result, files};
 
-/// The shape of a Qwen2-architecture decoder, as `config.json` gives it.
+/// The shape of a decoder, as `config.json` gives it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
+    /// What kind of decoder it is.
+    pub architecture: Architecture,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -30,6 +33,8 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are stretched, where they are.
+    pub rope_scaling: Option<Stretch>,
     /// Whether the output layer is the embedding table.
     pub tie_word_embeddings: bool,
 }
@@ -38,8 +43,8 @@ impl ModelConfig {
     /// Reads `config.json` of `folder`.
     ///
     /// # Errors
-    /// [`Error::Format`] naming the key when the architecture is not Qwen2, a key is missing or of the wrong type, heads
-    /// do not divide, or the model uses a feature this decoder does not have (sliding windows in use, scaled RoPE).
+    /// [`Error::Format`] naming the key when the architecture is not known here, a key is missing or of the wrong type,
+    /// heads do not divide, or the model uses a feature that no decoder here has (sliding windows in use, YaRN).
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         let json: Map<String, Value> = files::read_json(&path)?;
@@ -48,23 +53,38 @@ impl ModelConfig {
 
     fn from_json(json: &Map<String, Value>) -> Result<Self, String> {
         let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("");
-        if model_type != "qwen2" {
-            return Err(format!("`model_type` is \"{model_type}\"; this decoder is \"qwen2\""));
+        let known = |architecture: &Architecture| architecture.model_type() == model_type;
+        let Some(architecture) = Architecture::ALL.into_iter().find(known) else {
+            let names = Architecture::ALL.map(Architecture::model_type).join(", ");
+            return Err(format!("`model_type` is \"{model_type}\"; known here are {names}"));
+        };
+        for key in ["use_sliding_window", "attention_bias", "mlp_bias"] {
+            if json.get(key).and_then(Value::as_bool) == Some(true) {
+                return Err(format!("`{key}` is true, which no decoder here supports"));
+            }
         }
-        if json.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
-            return Err("`use_sliding_window` is true, which this decoder does not support".into());
+        if let Some(activation) = json.get("hidden_act").and_then(Value::as_str)
+            && activation != "silu"
+        {
+            return Err(format!("`hidden_act` is \"{activation}\"; decoders here have silu"));
         }
         // Newer files keep the rotary settings in an object of their own.
         let rope = json.get("rope_parameters").or(json.get("rope_scaling")).and_then(Value::as_object);
-        if let Some(kind) = rope.and_then(|rope| rope.get("rope_type").or(rope.get("type"))).and_then(Value::as_str)
-            && kind != "default"
-        {
-            return Err(format!("rotary embedding of type \"{kind}\"; this decoder has the default one only"));
-        }
+        let kind = rope.and_then(|rope| rope.get("rope_type").or(rope.get("type"))).and_then(Value::as_str);
+        let rope_scaling = match (kind, rope) {
+            (None | Some("default"), _) => None,
+            (Some("llama3"), Some(rope)) => Some(stretch(rope)?),
+            (Some(kind), _) => {
+                return Err(format!(
+                    "rotary embedding of type \"{kind}\"; decoders here have \"default\" and \"llama3\""
+                ));
+            }
+        };
         let theta = json.get("rope_theta").or(rope.and_then(|rope| rope.get("rope_theta")));
         let hidden_size = count(json, "hidden_size")?;
         let num_attention_heads = count(json, "num_attention_heads")?;
         let config = Self {
+            architecture,
             vocab_size: count(json, "vocab_size")?,
             hidden_size,
             intermediate_size: count(json, "intermediate_size")?,
@@ -82,6 +102,7 @@ impl ModelConfig {
             max_position_embeddings: count(json, "max_position_embeddings")?,
             rms_norm_eps: json.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
             rope_theta: theta.and_then(Value::as_f64).unwrap_or(10_000.0),
+            rope_scaling,
             tie_word_embeddings: json.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
         };
         config.check()?;
@@ -107,6 +128,11 @@ impl ModelConfig {
         HeadShape { heads: self.num_attention_heads, kv_heads: self.num_key_value_heads, head_dim: self.head_dim }
     }
 
+    /// The rotary tables of every position.
+    pub(crate) fn rotary(&self) -> Rotary {
+        Rotary::new(self.head_dim, self.max_position_embeddings, self.rope_theta, self.rope_scaling)
+    }
+
     /// Every weight's Hugging Face name and shape, in the order of the forward pass.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (hidden, intermediate) = (self.hidden_size, self.intermediate_size);
@@ -117,12 +143,16 @@ impl ModelConfig {
                 tensors.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
             };
             add("input_layernorm.weight", &[hidden]);
-            add("self_attn.q_proj.weight", &[q, hidden]);
-            add("self_attn.q_proj.bias", &[q]);
-            add("self_attn.k_proj.weight", &[kv, hidden]);
-            add("self_attn.k_proj.bias", &[kv]);
-            add("self_attn.v_proj.weight", &[kv, hidden]);
-            add("self_attn.v_proj.bias", &[kv]);
+            for (name, width) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
+                add(&format!("self_attn.{name}.weight"), &[width, hidden]);
+                if self.architecture.has_biases() {
+                    add(&format!("self_attn.{name}.bias"), &[width]);
+                }
+            }
+            if self.architecture.has_head_norms() {
+                add("self_attn.q_norm.weight", &[self.head_dim]);
+                add("self_attn.k_norm.weight", &[self.head_dim]);
+            }
             add("self_attn.o_proj.weight", &[hidden, q]);
             add("post_attention_layernorm.weight", &[hidden]);
             add("mlp.gate_proj.weight", &[intermediate, hidden]);
@@ -146,9 +176,18 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
     pub fn write(&self, folder: &Path, tokens: &SpecialTokens, dtype: &str) -> Result<()> {
-        let config = json!({
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
+        let scaling = self.rope_scaling.map(|stretch| {
+            json!({
+                "rope_type": "llama3",
+                "factor": stretch.factor,
+                "low_freq_factor": stretch.low_freq_factor,
+                "high_freq_factor": stretch.high_freq_factor,
+                "original_max_position_embeddings": stretch.original_max_position_embeddings,
+            })
+        });
+        let mut config = json!({
+            "architectures": [self.architecture.class()],
+            "model_type": self.architecture.model_type(),
             "attention_dropout": 0.0,
             "bos_token_id": tokens.bos,
             "eos_token_id": tokens.eos.first(),
@@ -164,6 +203,7 @@ impl ModelConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
+            "rope_scaling": scaling,
             "rope_theta": self.rope_theta,
             "sliding_window": null,
             "tie_word_embeddings": self.tie_word_embeddings,
@@ -172,8 +212,29 @@ impl ModelConfig {
             "use_sliding_window": false,
             "vocab_size": self.vocab_size,
         });
+        if !self.architecture.has_biases() {
+            config["attention_bias"] = false.into();
+        }
         files::write_json(&folder.join("config.json"), &config)
     }
+}
+
+/// Llama 3.1's settings of the rotary frequencies.
+fn stretch(rope: &Map<String, Value>) -> Result<Stretch, String> {
+    let number = |key: &str| match rope.get(key).and_then(Value::as_f64) {
+        Some(number) if number > 0.0 => Ok(number as f32),
+        _ => Err(format!("`{key}` of the rotary settings is missing or no positive number")),
+    };
+    let stretch = Stretch {
+        factor: number("factor")?,
+        low_freq_factor: number("low_freq_factor")?,
+        high_freq_factor: number("high_freq_factor")?,
+        original_max_position_embeddings: count(rope, "original_max_position_embeddings")?,
+    };
+    if stretch.low_freq_factor >= stretch.high_freq_factor {
+        return Err("`low_freq_factor` of the rotary settings is not below `high_freq_factor`".into());
+    }
+    Ok(stretch)
 }
 
 fn count(json: &Map<String, Value>, key: &str) -> Result<usize, String> {
@@ -269,6 +330,7 @@ mod tests {
     fn parameters_of_the_published_1_5b_shape() {
         // DeepSeek-R1-Distill-Qwen-1.5B: 1,777,088,000 weights with an untied output layer.
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: 151_936,
             hidden_size: 1536,
             intermediate_size: 8960,
@@ -279,6 +341,7 @@ mod tests {
             max_position_embeddings: 131_072,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: false,
         };
         assert_eq!(config.parameters(), 1_777_088_000);
@@ -293,7 +356,9 @@ mod tests {
         };
         assert!(refused("hidden_size", json!("wide")).contains("`hidden_size`"));
         assert!(refused("num_key_value_heads", json!(3)).contains("multiple"));
-        assert!(refused("model_type", json!("llama")).contains("llama"));
+        assert!(refused("model_type", json!("gemma")).ends_with("\"gemma\"; known here are qwen2, qwen3, llama"));
+        assert!(refused("attention_bias", json!(true)).contains("`attention_bias`"));
+        assert!(refused("hidden_act", json!("gelu")).contains("gelu"));
         assert!(refused("rope_parameters", json!({"rope_type": "yarn"})).contains("yarn"));
         let mut json = minimal();
         json.remove("vocab_size");

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::config::ModelConfig;
-use super::ops::{self, Rotary};
+use super::ops::{self, HeadShape, Rotary};
 use crate::{Error, Result};
 
 /// Sequences laid end to end, so that no token of a batch is padding.
@@ -41,12 +41,33 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Tensor>,
 }
 
+/// The norms over every head of queries and keys, `[head_dim]` each.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadNorms {
+    pub(crate) query: Tensor,
+    pub(crate) key: Tensor,
+}
+
+impl HeadNorms {
+    /// `[queries | keys | values]` of some tokens with queries and keys normed, head by head.
+    fn apply(&self, qkv: &Tensor, shape: HeadShape, epsilon: f64) -> Result<Tensor> {
+        let HeadShape { heads, kv_heads, head_dim } = shape;
+        let normed = |first: usize, count: usize, weight: &Tensor| {
+            let rows = qkv.narrow(1, first * head_dim, count * head_dim)?.contiguous()?.reshape(((), head_dim))?;
+            ops::rms_norm(&rows, weight, epsilon)?.reshape(((), count * head_dim))
+        };
+        let values = qkv.narrow(1, (heads + kv_heads) * head_dim, kv_heads * head_dim)?;
+        Ok(Tensor::cat(&[normed(0, heads, &self.query)?, normed(heads, kv_heads, &self.key)?, values], 1)?)
+    }
+}
+
 /// One decoder layer; projections that read the same input are stacked.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
     pub(crate) input_norm: Tensor,
     /// Queries, keys and values: `[(heads + 2 * kv_heads) * head_dim, hidden]`.
     pub(crate) qkv: Linear,
+    pub(crate) head_norms: Option<HeadNorms>,
     pub(crate) output: Linear,
     pub(crate) post_attention_norm: Tensor,
     /// Gate and up: `[2 * intermediate, hidden]`.
@@ -54,7 +75,7 @@ pub(crate) struct Layer {
     pub(crate) down: Linear,
 }
 
-/// A Qwen2-architecture decoder over a given set of weights.
+/// A decoder over a given set of weights.
 ///
 /// The weights may be variables, constants or results of other operations (a base plus an adapter): gradients flow to
 /// whatever they were made of. Building one costs a copy of the stacked projections and nothing else.
@@ -83,11 +104,19 @@ impl Decoder {
                     Ok(Tensor::cat(&parts, 0)?)
                 };
                 let attention = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
-                let qkv = Linear { weight: stack(&attention, "weight")?, bias: Some(stack(&attention, "bias")?) };
+                let architecture = config.architecture;
+                let bias = architecture.has_biases().then(|| stack(&attention, "bias")).transpose()?;
+                let qkv = Linear { weight: stack(&attention, "weight")?, bias };
                 let gate_up = Linear { weight: stack(&["mlp.gate_proj", "mlp.up_proj"], "weight")?, bias: None };
+                let mut norms = || {
+                    let (query, key) = (get("self_attn.q_norm.weight")?, get("self_attn.k_norm.weight")?);
+                    Ok::<_, Error>(HeadNorms { query, key })
+                };
+                let head_norms = architecture.has_head_norms().then(&mut norms).transpose()?;
                 Ok(Layer {
                     input_norm: get("input_layernorm.weight")?,
                     qkv,
+                    head_norms,
                     output: Linear { weight: get("self_attn.o_proj.weight")?, bias: None },
                     post_attention_norm: get("post_attention_layernorm.weight")?,
                     gate_up,
@@ -128,7 +157,10 @@ impl Decoder {
         let ids = Tensor::new(batch.ids.as_slice(), self.device())?;
         let mut x = self.embedding.index_select(&ids, 0)?;
         for layer in &self.layers {
-            let qkv = apply(&layer.qkv, &ops::rms_norm(&x, &layer.input_norm, epsilon)?)?;
+            let mut qkv = apply(&layer.qkv, &ops::rms_norm(&x, &layer.input_norm, epsilon)?)?;
+            if let Some(norms) = &layer.head_norms {
+                qkv = norms.apply(&qkv, shape, epsilon)?;
+            }
             let attention = ops::causal_attention(&qkv, shape, &batch.offsets, &self.rotary)?;
             x = (x + apply(&layer.output, &attention)?)?;
             let gate_up = apply(&layer.gate_up, &ops::rms_norm(&x, &layer.post_attention_norm, epsilon)?)?;

@@ -1,9 +1,10 @@
-//! A trainable Qwen2-architecture decoder and its files.
+//! A trainable decoder (Qwen2, Qwen3, Llama) and its files.
 //!
 //! Configuration, Hugging Face and PEFT folders, the packed forward pass, LoRA, and the operations underneath. A model
-//! turns token ids into logits and keeps its weights, as one graph ([`Decoder`]) or layer by layer ([`layered`]); what a token is worth, how text is sampled and how weights move is
-//! decided elsewhere.
+//! turns token ids into logits and keeps its weights, as one graph ([`Decoder`]) or layer by layer ([`layered`]); what a
+//! token is worth, how text is sampled and how weights move is decided elsewhere.
 
+mod architecture;
 mod config;
 mod decoder;
 mod fold;
@@ -17,6 +18,7 @@ mod pretrained;
 mod test_support;
 mod weights;
 
+pub use architecture::Architecture;
 pub use candle_core::{DType, Device, Tensor};
 pub use config::{ModelConfig, SpecialTokens};
 pub use decoder::{Decoder, Packed};

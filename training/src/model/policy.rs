@@ -50,7 +50,7 @@ impl Policy {
                     .iter()
                     .map(|(name, tensor)| Ok((name.clone(), Var::from_tensor(tensor)?)))
                     .collect::<Result<Vec<_>>>()?;
-                Ok(Self { rotary: base.rotary(), base, part: Part::Full, parameters })
+                Ok(Self { rotary: base.config.rotary(), base, part: Part::Full, parameters })
             }
             Tuning::Lora(config) => {
                 let device = base.weight("model.embed_tokens.weight")?.device().clone();
@@ -80,7 +80,7 @@ impl Policy {
             parameters.push((format!("{name}.lora_A"), a));
             parameters.push((format!("{name}.lora_B"), b));
         }
-        Ok(Self { rotary: base.rotary(), base, part: Part::Lora(adapter), parameters })
+        Ok(Self { rotary: base.config.rotary(), base, part: Part::Lora(adapter), parameters })
     }
 
     /// The trainable tensors, in the optimiser's order.

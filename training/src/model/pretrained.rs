@@ -11,7 +11,6 @@ use super::config::{ModelConfig, SpecialTokens};
 use super::decoder::Decoder;
 use super::layered::{Layered, Weight};
 use super::lora::LoraAdapter;
-use super::ops::Rotary;
 use super::weights::{Weights, hash_files, read_weights, weight_files, write_weights};
 use crate::{Error, Result, files};
 
@@ -102,7 +101,7 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Config`] when a weight is missing.
     pub fn decoder(&self) -> Result<Decoder> {
-        Decoder::new(&self.config, &self.rotary(), |name| self.weight(name))
+        Decoder::new(&self.config, &self.config.rotary(), |name| self.weight(name))
     }
 
     /// These weights as constants, run layer by layer, without a copy of any.
@@ -110,7 +109,7 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Config`] when a weight is missing.
     pub fn layered(&self) -> Result<Layered> {
-        Layered::new(&self.config, &self.rotary(), |name| Ok(Weight::frozen(&self.weight(name)?)), |_| None)
+        Layered::new(&self.config, &self.config.rotary(), |name| Ok(Weight::frozen(&self.weight(name)?)), |_| None)
     }
 
     /// A decoder over these weights with `adapter` folded in, as constants.
@@ -118,11 +117,7 @@ impl Pretrained {
     /// # Errors
     /// [`Error::Config`] when a weight is missing, [`Error::Tensor`] when the adapter does not fit its weight.
     pub fn with_adapter(&self, adapter: &LoraAdapter) -> Result<Decoder> {
-        Decoder::new(&self.config, &self.rotary(), |name| adapter.fold(name, &self.weight(name)?))
-    }
-
-    pub(crate) fn rotary(&self) -> Rotary {
-        Rotary::new(self.config.head_dim, self.config.max_position_embeddings, self.config.rope_theta)
+        Decoder::new(&self.config, &self.config.rotary(), |name| adapter.fold(name, &self.weight(name)?))
     }
 
     pub(crate) fn weight(&self, name: &str) -> Result<Tensor> {

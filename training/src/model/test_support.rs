@@ -4,11 +4,12 @@ use candle_core::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Decoder, ModelConfig, Packed, Pretrained, SpecialTokens};
+use super::{Architecture, Decoder, ModelConfig, Packed, Pretrained, SpecialTokens};
 
 /// One layer, hidden 8, two heads, one key and value head, vocabulary 11, untied.
 pub(super) fn tiny_config() -> ModelConfig {
     ModelConfig {
+        architecture: Architecture::Qwen2,
         vocab_size: 11,
         hidden_size: 8,
         intermediate_size: 12,
@@ -19,6 +20,7 @@ pub(super) fn tiny_config() -> ModelConfig {
         max_position_embeddings: 16,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         tie_word_embeddings: false,
     }
 }

@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::choices::{TargetModule, TuningMode, Vocabulary};
-use crate::model::{LoraConfig, ModelConfig, Tuning};
+use crate::model::{Architecture, LoraConfig, ModelConfig, Tuning};
 
-/// `[model]`: the shape of a Qwen2 decoder.
+/// `[model]`: the shape of a decoder.
 ///
 /// It makes a new model where the recipe has no base, and lets a plan be made before the base is on disk where it has
 /// one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
+    /// What kind of decoder it is: `qwen2` (the default), `qwen3` or `llama`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub architecture: Architecture,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Decoder layers.
@@ -45,6 +48,10 @@ pub struct ModelSection {
     pub vocabulary: Option<Vocabulary>,
 }
 
+fn is_default(architecture: &Architecture) -> bool {
+    *architecture == Architecture::default()
+}
+
 fn max_position_embeddings() -> usize {
     131_072
 }
@@ -66,6 +73,7 @@ impl ModelSection {
     /// The configuration of such a model with an embedding of `vocab_size` rows.
     pub fn config(&self, vocab_size: usize) -> ModelConfig {
         ModelConfig {
+            architecture: self.architecture,
             vocab_size,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -76,6 +84,7 @@ impl ModelSection {
             max_position_embeddings: self.max_position_embeddings,
             rms_norm_eps: self.rms_norm_eps,
             rope_theta: self.rope_theta,
+            rope_scaling: None,
             tie_word_embeddings: self.tie_word_embeddings,
         }
     }

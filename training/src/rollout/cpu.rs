@@ -171,10 +171,10 @@ impl Sampler for CpuSampler {
 #[cfg(test)]
 mod tests {
     use super::super::FinishReason;
-    use super::super::test_support::{END, PARAMS, model, requests};
+    use super::super::test_support::{END, PARAMS, model, model_of, requests};
     use super::*;
-    use crate::model::Packed;
     use crate::model::ops::token_log_probs;
+    use crate::model::{Architecture, Packed};
 
     fn decoder() -> Decoder {
         model().decoder().unwrap()
@@ -200,9 +200,15 @@ mod tests {
 
     #[test]
     fn log_probabilities_are_those_of_the_training_forward() {
-        let decoder = decoder();
+        for architecture in Architecture::ALL {
+            assert_same_log_probabilities(&model_of(architecture, 6).decoder().unwrap());
+        }
+    }
+
+    fn assert_same_log_probabilities(decoder: &Decoder) {
         let requests = requests(20);
-        for (request, rollout) in requests.iter().zip(generate(8, &requests)) {
+        let mut sampler = CpuSampler::new(decoder, &[END], 8).unwrap();
+        for (request, rollout) in requests.iter().zip(sampler.generate(&requests, &PARAMS, &mut |_| true).unwrap()) {
             let sequence: Vec<u32> = request.prompt.iter().chain(&rollout.ids).copied().collect();
             let hidden = decoder.hidden(&Packed::new([&sequence[..sequence.len() - 1]])).unwrap();
             let first = request.prompt.len() as u32 - 1;

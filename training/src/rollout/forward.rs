@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::cache::{BLOCK, BlockLayout, SequenceCache};
 use crate::Result;
-use crate::model::ops::kernels::{self, MatrixRef, Threads, Write, gemm, rotate_in_place, softmax};
+use crate::model::ops::kernels::{self, MatrixRef, Threads, Write, gemm, rms_norm_in_place, rotate_in_place, softmax};
 use crate::model::ops::{HeadShape, Rotary};
 use crate::model::{Decoder, ModelConfig};
 
@@ -18,6 +18,8 @@ struct Layer {
     input_norm: Vec<f32>,
     qkv: Vec<f32>,
     qkv_bias: Vec<f32>,
+    /// Of queries and keys.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
     output: Vec<f32>,
     post_attention_norm: Vec<f32>,
     gate_up: Vec<f32>,
@@ -55,6 +57,10 @@ impl PlainDecoder {
                     input_norm: plain(&layer.input_norm)?,
                     qkv: plain(&layer.qkv.weight)?,
                     qkv_bias: layer.qkv.bias.as_ref().map_or(Ok(Vec::new()), plain)?,
+                    head_norms: match &layer.head_norms {
+                        Some(norms) => Some((plain(&norms.query)?, plain(&norms.key)?)),
+                        None => None,
+                    },
                     output: plain(&layer.output.weight)?,
                     post_attention_norm: plain(&layer.post_attention_norm)?,
                     gate_up: plain(&layer.gate_up.weight)?,
@@ -149,7 +155,7 @@ impl PlainDecoder {
         }
         work.into_par_iter().with_min_len(4).for_each_init(Vec::new, |scores, (qkv, attended, start, cache)| {
             for (i, row) in qkv.chunks_exact_mut(qkv_width).enumerate() {
-                self.rotate_and_store(layer, start + i, row, cache);
+                self.place_and_store(layer, start + i, row, cache);
             }
             for (i, (row, out)) in qkv.chunks_exact(qkv_width).zip(attended.chunks_exact_mut(output_width)).enumerate()
             {
@@ -158,10 +164,14 @@ impl PlainDecoder {
         });
     }
 
-    fn rotate_and_store(&self, layer: usize, position: usize, row: &mut [f32], cache: &mut SequenceCache) {
+    fn place_and_store(&self, layer: usize, position: usize, row: &mut [f32], cache: &mut SequenceCache) {
         let HeadShape { heads, kv_heads, head_dim } = self.shape;
         let (cos, sin) = self.rotary.at(position);
-        for head in row.chunks_exact_mut(head_dim).take(heads + kv_heads) {
+        let (norms, epsilon) = (&self.layers[layer].head_norms, self.config.rms_norm_eps as f32);
+        for (index, head) in row.chunks_exact_mut(head_dim).take(heads + kv_heads).enumerate() {
+            if let Some((query, key)) = norms {
+                rms_norm_in_place(head, if index < heads { query } else { key }, epsilon);
+            }
             rotate_in_place(head, cos, sin);
         }
         let (keys, values) = row[heads * head_dim..].split_at(kv_heads * head_dim);

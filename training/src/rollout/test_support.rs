@@ -7,18 +7,21 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{RolloutRequest, SamplingParams};
-use crate::model::{ModelConfig, Pretrained, SpecialTokens};
+use crate::model::ops::test_support::wave;
+use crate::model::{Architecture, ModelConfig, Pretrained, SpecialTokens};
 
 pub(super) const END: u32 = 3;
 
 pub(super) const PARAMS: SamplingParams = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 90 };
 
 pub(super) fn model() -> Pretrained {
-    model_with_heads_of(6)
+    model_of(Architecture::Qwen2, 6)
 }
 
-pub(super) fn model_with_heads_of(head_dim: usize) -> Pretrained {
+/// A model with heads of `head_dim`; norms of heads, where there are some, do not leave them as they are.
+pub(super) fn model_of(architecture: Architecture, head_dim: usize) -> Pretrained {
     let config = ModelConfig {
+        architecture,
         vocab_size: 37,
         hidden_size: 24,
         intermediate_size: 40,
@@ -29,10 +32,17 @@ pub(super) fn model_with_heads_of(head_dim: usize) -> Pretrained {
         max_position_embeddings: 160,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: None,
         tie_word_embeddings: false,
     };
     let tokens = SpecialTokens { bos: None, eos: vec![END], pad: None };
-    Pretrained::random(config, tokens, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap()
+    let mut model = Pretrained::random(config, tokens, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap();
+    for (name, weight) in &mut model.weights {
+        if name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight") {
+            *weight = (wave(&[head_dim], 0.2) + 1.2).unwrap();
+        }
+    }
+    model
 }
 
 /// Three requests for each of seven prompts of different lengths, over and over.

@@ -13,16 +13,18 @@ pub use fit::Fit;
 pub use memory::Memory;
 use memory::{Needs, adapter_parameters};
 
-use crate::model::ModelConfig;
+use crate::model::{Architecture, ModelConfig};
 use crate::recipe::{ModelSection, Recipe, Stage, TargetModule, TuningMode};
 use crate::{Error, Result};
 
 /// Bytes of a trained weight, and of a moment of Adam, in a checkpoint.
 const F32: u64 = 4;
 
-/// The sizes of a Qwen2 decoder.
+/// The sizes of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelShape {
+    /// What kind of decoder it is.
+    pub architecture: Architecture,
     /// Width of the residual stream.
     pub hidden: u64,
     /// Decoder layers.
@@ -53,6 +55,7 @@ impl ModelShape {
             return Err(Error::config("`model.vocab_size` is absent, so the size of the model is not known"));
         };
         Ok(Self {
+            architecture: model.architecture,
             hidden: model.hidden_size as u64,
             layers: model.layers as u64,
             heads: model.heads as u64,
@@ -69,6 +72,7 @@ impl ModelShape {
     #[must_use]
     pub fn from_config(config: &ModelConfig, dtype_bytes: u64) -> Self {
         Self {
+            architecture: config.architecture,
             hidden: config.hidden_size as u64,
             layers: config.num_hidden_layers as u64,
             heads: config.num_attention_heads as u64,
@@ -94,13 +98,14 @@ impl ModelShape {
     }
 
     /// Weights of the model: embedding, output projection unless tied, and in every layer seven projections, the biases
-    /// of query, key and value, and two norms; a last norm.
+    /// of query, key and value or the norms of query and key heads where it has those, and two norms; a last norm.
     pub fn parameters(&self) -> u64 {
         let embeddings = self.vocab * self.hidden * if self.tied { 1 } else { 2 };
         let projections: u64 =
             TargetModule::ALL.iter().map(|&module| self.projection(module)).map(|(input, output)| input * output).sum();
-        let biases = (self.heads + 2 * self.kv_heads) * self.head_dim;
-        embeddings + self.layers * (projections + biases + 2 * self.hidden) + self.hidden
+        let biases = if self.architecture.has_biases() { (self.heads + 2 * self.kv_heads) * self.head_dim } else { 0 };
+        let head_norms = if self.architecture.has_head_norms() { 2 * self.head_dim } else { 0 };
+        embeddings + self.layers * (projections + biases + head_norms + 2 * self.hidden) + self.hidden
     }
 
     /// Weights of an adapter: two matrices of the rank beside every chosen projection.
@@ -293,6 +298,7 @@ mod tests {
 
     /// A decoder small enough to count by hand.
     const TINY: ModelShape = ModelShape {
+        architecture: Architecture::Qwen2,
         hidden: 8,
         layers: 2,
         heads: 2,

@@ -30,10 +30,9 @@ impl Kernels {
         let (rows, width) = x.dims2()?;
         let y = self.room(x.shape(), x.dtype())?;
         let arguments = [pointer(x)?, of_width(weight, width)?, pointer(&y)?, Int(width as i32), Float(epsilon as f32)];
+        let grid = Grid::of_rows(rows, threads(width));
         // SAFETY: the kernel's arguments; one block a row of `x` and `y`, `weight` has a row's width.
-        unsafe {
-            self.start(Source::Tensors, &variant("rms_norm", x.dtype())?, Grid::of_rows(rows, THREADS), &arguments)?;
-        }
+        unsafe { self.start(Source::Tensors, &variant("rms_norm", x.dtype())?, grid, &arguments)? };
         Ok(y)
     }
 
@@ -59,7 +58,7 @@ impl Kernels {
         ];
         let name = variant("rms_norm_backward", x.dtype())?;
         // SAFETY: the kernel's arguments; one block a row of `x`, `dy` and `dx`, one value of `inverses` a row.
-        unsafe { self.start(Source::Tensors, &name, Grid::of_rows(rows, THREADS), &arguments)? };
+        unsafe { self.start(Source::Tensors, &name, Grid::of_rows(rows, threads(width)), &arguments)? };
         Ok((dx, inverses))
     }
 
@@ -313,6 +312,12 @@ impl Kernels {
         }
         Ok(y)
     }
+}
+
+/// Threads for a row of `width` values, eight to a thread: whole warps, and no more than have something to do, as heads are
+/// rows of 128 values or fewer.
+fn threads(width: usize) -> u32 {
+    ((width / 8) as u32).next_multiple_of(32).clamp(32, THREADS)
 }
 
 /// Slices that the keys of each of `rows` are read in: enough that every processor of the GPU has some, and not so many that

@@ -80,8 +80,9 @@ fn the_sources_compile_for_every_generation() {
 #[test]
 fn norms() {
     let Some(device) = gpu() else { return };
-    let (rows, width) = (37, 1544);
-    for (dtype, tolerance) in FORMATS {
+    // Rows of hidden states, and of a head.
+    for ((rows, width), (dtype, tolerance)) in [(37, 1544), (41, 128)].into_iter().flat_map(|s| FORMATS.map(|f| (s, f)))
+    {
         let ((x, of_x), (dy, of_dy)) =
             (tensor(&[rows, width], 1, dtype, &device), tensor(&[rows, width], 2, dtype, &device));
         let (weight, w) = tensor(&[width], 3, DType::F32, &device);

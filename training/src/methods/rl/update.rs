@@ -151,7 +151,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::model::{ModelConfig, Pretrained, SpecialTokens};
+    use crate::model::{Architecture, ModelConfig, Pretrained, SpecialTokens};
     use crate::trainer::{StepMetrics, StepTimings};
 
     #[derive(Default)]
@@ -182,6 +182,7 @@ mod tests {
 
     fn policy(recipe: &Recipe) -> Policy {
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: 19,
             hidden_size: 8,
             intermediate_size: 12,
@@ -192,6 +193,7 @@ mod tests {
             max_position_embeddings: 32,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
         };
         let mut rng = ChaCha8Rng::seed_from_u64(1);

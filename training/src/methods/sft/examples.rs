@@ -183,7 +183,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::model::{ModelConfig, SpecialTokens};
+    use crate::model::{Architecture, ModelConfig, SpecialTokens};
 
     const RECIPE: &str = "
 name = 'pairs'
@@ -200,6 +200,7 @@ response_column = 'say'
         tokenizer::write(folder.path(), 0).unwrap();
         let codec = Codec::from_folder(folder.path()).unwrap();
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: tokenizer::VOCABULARY_SIZE,
             hidden_size: 4,
             intermediate_size: 4,
@@ -210,6 +211,7 @@ response_column = 'say'
             max_position_embeddings: context,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
         };
         let end = codec.token_id(tokenizer::TURN_END).unwrap();

@@ -314,7 +314,7 @@ mod tests {
     /// Value and gradient of this file's attention over packed `[queries | keys | values]` rows.
     fn in_blocks(attention: CausalAttention, qkv: &Tensor, d_output: &Tensor, offsets: &[usize]) -> (Tensor, Tensor) {
         let tokens = qkv.dim(0).unwrap();
-        let rotary = RotaryTables::new(&Rotary::new(8, 256, 10_000.0), &Device::Cpu).unwrap();
+        let rotary = RotaryTables::new(&Rotary::new(8, 256, 10_000.0, None), &Device::Cpu).unwrap();
         let positions: Vec<u32> = offsets.windows(2).flat_map(|pair| 0..(pair[1] - pair[0]) as u32).collect();
         let turns = rotary.at(&Tensor::new(positions, &Device::Cpu).unwrap()).unwrap();
         let part = |first: usize, heads: usize| {
@@ -337,7 +337,7 @@ mod tests {
         let qkv = (wave(&[209, SHAPE.qkv_width()], 0.0) * 2.0).unwrap();
         let d_output = wave(&[209, SHAPE.output_width()], 0.4);
         let var = Var::from_tensor(&qkv).unwrap();
-        let y = causal_attention(&var, SHAPE, &offsets, &Rotary::new(8, 256, 10_000.0)).unwrap();
+        let y = causal_attention(&var, SHAPE, &offsets, &Rotary::new(8, 256, 10_000.0, None)).unwrap();
         let gradients = (&y * &d_output).unwrap().sum_all().unwrap().backward().unwrap();
         for block in [1, 7, 16, 35, 64, 1000] {
             let attention = CausalAttention { shape: SHAPE, scores: 1, block: (block, block), keeps_format: false };

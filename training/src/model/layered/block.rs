@@ -4,18 +4,20 @@
 use candle_core::Tensor;
 
 use super::attention::{Attended, CausalAttention};
+use super::head_norms::HeadNorms;
 use super::linear::Linear;
 use super::pointwise::{Norm, Turns, gated, gated_backward};
 use super::weight::GradientSink;
 use crate::Result;
 
-/// A decoder layer of the Qwen2 architecture.
+/// A decoder layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
     pub(super) input_norm: Norm,
     pub(super) q: Linear,
     pub(super) k: Linear,
     pub(super) v: Linear,
+    pub(super) head_norms: Option<HeadNorms>,
     pub(super) output: Linear,
     pub(super) post_attention_norm: Norm,
     pub(super) gate: Linear,
@@ -46,6 +48,7 @@ impl Block {
             q: self.q.settled()?,
             k: self.k.settled()?,
             v: self.v.settled()?,
+            head_norms: self.head_norms.as_ref().map(HeadNorms::settled).transpose()?,
             output: self.output.settled()?,
             post_attention_norm: self.post_attention_norm.settled()?,
             gate: self.gate.settled()?,
@@ -77,22 +80,31 @@ impl Block {
         Ok((heads, attended))
     }
 
-    /// The part before attention, for tokens anywhere in their sequences; `normed` has gone through the norm.
-    fn heads(&self, normed: &Tensor, attention: &CausalAttention, turns: &Turns) -> Result<Heads> {
+    /// Queries, keys and values as the projections give them; `normed` has gone through the norm.
+    fn projected(&self, normed: &Tensor, attention: &CausalAttention) -> Result<Heads> {
         let split = |x: Tensor, heads: usize| {
             x.reshape((x.dim(0)?, heads, attention.shape.head_dim))?.to_dtype(attention.format(x.dtype()))
         };
         let (heads, kv_heads) = (attention.shape.heads, attention.shape.kv_heads);
         Ok(Heads {
-            q: turns.apply(&split(self.q.forward(normed)?, heads)?)?,
-            k: turns.apply(&split(self.k.forward(normed)?, kv_heads)?)?,
+            q: split(self.q.forward(normed)?, heads)?,
+            k: split(self.k.forward(normed)?, kv_heads)?,
             v: split(self.v.forward(normed)?, kv_heads)?,
         })
     }
 
+    /// Queries and keys through their norms, where there are some, with positions turned in.
+    fn placed(&self, Heads { q, k, v }: &Heads, turns: &Turns) -> Result<Heads> {
+        let (q, k) = match &self.head_norms {
+            Some(norms) => norms.forward(q, k)?,
+            None => (q.clone(), k.clone()),
+        };
+        Ok(Heads { q: turns.apply(&q)?, k: turns.apply(&k)?, v: v.clone() })
+    }
+
     /// Queries, keys and values of `x` `[tokens, hidden]`.
     pub(crate) fn project(&self, x: &Tensor, attention: &CausalAttention, turns: &Turns) -> Result<Heads> {
-        self.heads(&self.input_norm.forward(x)?, attention, turns)
+        self.placed(&self.projected(&self.input_norm.forward(x)?, attention)?, turns)
     }
 
     /// The part after attention: `attended` is `[tokens, heads, head_dim]` in any format.
@@ -120,8 +132,7 @@ impl Block {
         let d_attended = self.output.backward(&flat, &d_middle, None, sink)?;
         drop(flat);
         let normed = self.input_norm.forward(x)?;
-        let heads = self.heads(&normed, &pass.attention, &pass.turns)?;
-        let d_normed = self.attention_backward(&normed, &heads, attended, &d_attended, pass, sink)?;
+        let d_normed = self.attention_backward(&normed, attended, &d_attended, pass, sink)?;
         Ok((d_middle + self.input_norm.backward(x, &d_normed, sink)?)?)
     }
 
@@ -139,17 +150,24 @@ impl Block {
     fn attention_backward(
         &self,
         normed: &Tensor,
-        heads: &Heads,
         attended: &Attended,
         d_attended: &Tensor,
         pass: &Pass<'_>,
         sink: &mut GradientSink<'_>,
     ) -> Result<Tensor> {
         let d_attended = d_attended.to_dtype(attended.output.dtype())?.reshape(attended.output.shape())?;
-        let Heads { q, k, v } = heads;
-        let (dq, dk, dv) = pass.attention.backward((q, k, v), attended, &d_attended, pass.offsets)?;
-        let sum = self.q.backward(normed, &flat_like(&pass.turns.back(&dq)?, normed)?, None, sink)?;
-        let sum = self.k.backward(normed, &flat_like(&pass.turns.back(&dk)?, normed)?, Some(sum), sink)?;
+        let projected = self.projected(normed, &pass.attention)?;
+        let Heads { q, k, v } = self.placed(&projected, &pass.turns)?;
+        // Without norms nobody asks for what the projections gave.
+        let before_norms = self.head_norms.as_ref().map(|norms| (norms, projected));
+        let (dq, dk, dv) = pass.attention.backward((&q, &k, &v), attended, &d_attended, pass.offsets)?;
+        drop((q, k, v));
+        let (mut dq, mut dk) = (pass.turns.back(&dq)?, pass.turns.back(&dk)?);
+        if let Some((norms, Heads { q, k, .. })) = &before_norms {
+            (dq, dk) = norms.backward((q, k), (&dq, &dk), sink)?;
+        }
+        let sum = self.q.backward(normed, &flat_like(&dq, normed)?, None, sink)?;
+        let sum = self.k.backward(normed, &flat_like(&dk, normed)?, Some(sum), sink)?;
         self.v.backward(normed, &flat_like(&dv, normed)?, Some(sum), sink)
     }
 }

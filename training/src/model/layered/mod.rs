@@ -8,6 +8,7 @@
 mod attention;
 mod block;
 mod head;
+mod head_norms;
 mod linear;
 mod pointwise;
 mod product;
@@ -24,6 +25,7 @@ pub use linear::Adapter;
 pub use weight::{GradientSink, Weight};
 
 use self::head::Head;
+use self::head_norms::HeadNorms;
 use self::linear::Linear;
 use self::pointwise::{Norm, RotaryTables, Turns};
 use super::config::ModelConfig;
@@ -32,7 +34,7 @@ use super::ops::Rotary;
 use crate::compute::kernels::Kernels;
 use crate::{Error, Result};
 
-/// A Qwen2-architecture decoder whose tensors are views of a policy's weights.
+/// A decoder whose tensors are views of a policy's weights.
 #[derive(Debug, Clone)]
 pub struct Layered {
     config: ModelConfig,
@@ -75,8 +77,9 @@ impl Layered {
                     let name = format!("{name}.weight");
                     Ok::<_, Error>(Linear { weight: weight(&name)?, bias, adapter: adapter(&name) })
                 };
-                let (q, k) = (linear("self_attn.q_proj", true)?, linear("self_attn.k_proj", true)?);
-                let (v, output) = (linear("self_attn.v_proj", true)?, linear("self_attn.o_proj", false)?);
+                let biased = config.architecture.has_biases();
+                let (q, k) = (linear("self_attn.q_proj", biased)?, linear("self_attn.k_proj", biased)?);
+                let (v, output) = (linear("self_attn.v_proj", biased)?, linear("self_attn.o_proj", false)?);
                 let (gate, up) = (linear("mlp.gate_proj", false)?, linear("mlp.up_proj", false)?);
                 let down = linear("mlp.down_proj", false)?;
                 let mut norm = |name: &str| {
@@ -84,7 +87,11 @@ impl Layered {
                     Ok::<_, Error>(Norm { weight, epsilon })
                 };
                 let (input_norm, post_attention_norm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
-                Ok(Block { input_norm, q, k, v, output, post_attention_norm, gate, up, down })
+                let head_norms = match config.architecture.has_head_norms() {
+                    true => Some(HeadNorms { query: norm("self_attn.q_norm")?, key: norm("self_attn.k_norm")? }),
+                    false => None,
+                };
+                Ok(Block { input_norm, q, k, v, head_norms, output, post_attention_norm, gate, up, down })
             })
             .collect::<Result<Vec<_>>>()?;
         let final_norm = Norm { weight: weight("model.norm.weight")?, epsilon };

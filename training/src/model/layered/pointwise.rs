@@ -119,7 +119,7 @@ pub(crate) struct RotaryTables {
 
 impl RotaryTables {
     pub(super) fn new(rotary: &Rotary, device: &Device) -> Result<Self> {
-        let (cos, sin) = rotary.tables(device)?;
+        let (cos, sin) = rotary.tables(rotary.positions(), device)?;
         Ok(Self { cos, sin })
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_turn_and_back_is_none() {
-        let rotary = Rotary::new(8, 64, 10_000.0);
+        let rotary = Rotary::new(8, 64, 10_000.0, None);
         let positions = Tensor::new(&[0u32, 3, 63, 7], &Device::Cpu).unwrap();
         let turns = RotaryTables::new(&rotary, &Device::Cpu).unwrap().at(&positions).unwrap();
         let x = wave(&[4, 3, 8], 0.0);

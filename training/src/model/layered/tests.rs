@@ -1,13 +1,17 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{LoraConfig, Policy, Pretrained, SpecialTokens, TARGET_MODULES, Tuning, ops};
+use super::super::{Architecture, LoraConfig, Policy, Pretrained, SpecialTokens, TARGET_MODULES, Tuning, ops};
 use super::test_support::{Collected, near};
 use super::*;
+use crate::model::ops::Stretch;
 use crate::model::ops::test_support::wave;
 
-fn config(tied: bool) -> ModelConfig {
+fn config(architecture: Architecture, tied: bool) -> ModelConfig {
+    let stretch =
+        Stretch { factor: 4.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 16 };
     ModelConfig {
+        architecture,
         vocab_size: 37,
         hidden_size: 24,
         intermediate_size: 40,
@@ -18,6 +22,7 @@ fn config(tied: bool) -> ModelConfig {
         max_position_embeddings: 64,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
+        rope_scaling: (architecture == Architecture::Llama).then_some(stretch),
         tie_word_embeddings: tied,
     }
 }
@@ -27,8 +32,12 @@ fn lora() -> Tuning {
 }
 
 fn base(tied: bool) -> Pretrained {
+    base_of(Architecture::Qwen2, tied)
+}
+
+fn base_of(architecture: Architecture, tied: bool) -> Pretrained {
     let tokens = SpecialTokens { bos: None, eos: vec![3], pad: None };
-    Pretrained::random(config(tied), tokens, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap()
+    Pretrained::random(config(architecture, tied), tokens, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap()
 }
 
 /// A policy that has moved away from its start, so that no gradient of an adapter is zero.
@@ -88,9 +97,11 @@ fn layered(policy: &Policy, temperature: f64) -> (TokenScores, Collected, f32) {
 
 #[test]
 fn values_and_gradients_are_those_of_the_graph() {
-    for tuning in [Tuning::Full, lora()] {
+    let tunings = [Tuning::Full, lora()];
+    let cases = Architecture::ALL.into_iter().flat_map(|architecture| tunings.iter().map(move |t| (architecture, t)));
+    for (architecture, tuning) in cases {
         for (tied, temperature) in [(false, 1.0), (true, 0.8)] {
-            let policy = policy(base(tied), &tuning);
+            let policy = policy(base_of(architecture, tied), tuning);
             let (logprobs, gradients, loss) = graph(&policy, temperature);
             let (scores, found, value) = layered(&policy, temperature);
             near(&scores.logprobs, &logprobs, 2e-6);

@@ -3,58 +3,15 @@
 //! Scores exist for one block of queries of one head at a time and are recomputed in the backward pass, so memory grows
 //! with the number of tokens, never with its square.
 
-use std::sync::Arc;
-
 use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::kernels::{MatrixRef, Threads, Write, dot, gemm, rotate, softmax};
+use super::rotary::Rotary;
 use super::{buffer, is_fused, values, with_values};
 
 /// Queries that share one block of scores.
 const QUERY_BLOCK: usize = 64;
-
-/// Cosines and sines of the rotary position embedding for every position a model may use.
-#[derive(Debug, Clone)]
-pub struct Rotary {
-    half: usize,
-    /// `[positions, head_dim / 2]`, row-major.
-    cos: Arc<Vec<f32>>,
-    sin: Arc<Vec<f32>>,
-}
-
-impl Rotary {
-    /// Tables for `positions` positions: angle `position * theta^(-2i / head_dim)`, computed in `f32` as the reference
-    /// implementations do.
-    pub fn new(head_dim: usize, positions: usize, theta: f64) -> Self {
-        let half = head_dim / 2;
-        let frequencies: Vec<f32> =
-            (0..half).map(|i| 1.0 / (theta as f32).powf(2.0 * i as f32 / head_dim as f32)).collect();
-        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
-        Self { half, cos: Arc::new(cos), sin: Arc::new(sin) }
-    }
-
-    /// Positions the tables reach to.
-    pub fn positions(&self) -> usize {
-        self.cos.len() / self.half.max(1)
-    }
-
-    /// Cosines and sines of all positions as tensors `[positions, head_dim / 2]`.
-    ///
-    /// # Errors
-    /// When `device` has no room for them.
-    pub fn tables(&self, device: &Device) -> Result<(Tensor, Tensor)> {
-        let table = |values: &[f32]| Tensor::from_slice(values, (self.positions(), self.half), device);
-        Ok((table(&self.cos)?, table(&self.sin)?))
-    }
-
-    /// Cosines and sines at `position`, `[head_dim / 2]` each.
-    pub fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let range = position * self.half..(position + 1) * self.half;
-        (&self.cos[range.clone()], &self.sin[range])
-    }
-}
 
 /// How the columns of a packed `[queries | keys | values]` row divide into heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +69,8 @@ fn composed(qkv: &Tensor, shape: HeadShape, offsets: &[usize], rotary: &Rotary) 
     let device = qkv.device();
     let outputs = offsets.windows(2).filter(|pair| pair[1] > pair[0]).map(|pair| {
         let length = pair[1] - pair[0];
-        let table =
-            |values: &[f32]| Tensor::from_slice(&values[..length * head_dim / 2], (length, 1, head_dim / 2), device);
-        let (cos, sin) = (table(&rotary.cos)?, table(&rotary.sin)?);
+        let (cos, sin) = rotary.tables(length, device)?;
+        let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
         let rows = qkv.narrow(0, pair[0], length)?.to_dtype(DType::F32)?.reshape((length, (), head_dim))?;
         let turn = |x: Tensor| -> Result<Tensor> {
             let (a, b) = (x.narrow(2, 0, head_dim / 2)?, x.narrow(2, head_dim / 2, head_dim / 2)?);
@@ -327,7 +283,7 @@ mod tests {
     fn agrees_with_tensor_operations() {
         // Lengths on both sides of the query block, one of a single token, one empty.
         let offsets = [0, 70, 71, 71, 209];
-        let rotary = Rotary::new(8, 256, 10_000.0);
+        let rotary = Rotary::new(8, 256, 10_000.0, None);
         assert_same_function(
             &[wave(&[209, SHAPE.qkv_width()], 0.0)],
             |t| causal_attention(&t[0], SHAPE, &offsets, &rotary).unwrap(),
@@ -337,7 +293,7 @@ mod tests {
 
     #[test]
     fn packing_does_not_change_a_sequence() {
-        let rotary = Rotary::new(8, 64, 10_000.0);
+        let rotary = Rotary::new(8, 64, 10_000.0, None);
         let qkv = wave(&[30, SHAPE.qkv_width()], 0.5);
         let packed = causal_attention(&qkv, SHAPE, &[0, 12, 30], &rotary).unwrap();
         let alone = causal_attention(&qkv.narrow(0, 12, 18).unwrap(), SHAPE, &[0, 18], &rotary).unwrap();
@@ -347,7 +303,7 @@ mod tests {
 
     #[test]
     fn lengths_are_checked() {
-        let rotary = Rotary::new(8, 16, 10_000.0);
+        let rotary = Rotary::new(8, 16, 10_000.0, None);
         let qkv = wave(&[20, SHAPE.qkv_width()], 0.5);
         assert!(causal_attention(&qkv, SHAPE, &[0, 20], &rotary).is_err(), "longer than the context");
         assert!(causal_attention(&qkv, SHAPE, &[0, 10], &rotary).is_err(), "offsets that miss tokens");

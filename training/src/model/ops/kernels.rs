@@ -253,10 +253,24 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
 fn rms_norm_rows(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
     let width = weight.len();
     for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-        let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
+        let scale = inverse_rms(x, epsilon);
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * scale * weight;
         }
+    }
+}
+
+#[inline(always)]
+fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (dot(x, x) / x.len() as f32 + epsilon).sqrt()
+}
+
+/// The same of one row, in its place.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], epsilon: f32) {
+    let scale = inverse_rms(x, epsilon);
+    for (x, weight) in x.iter_mut().zip(weight) {
+        *x = *x * scale * weight;
     }
 }
 
@@ -279,7 +293,7 @@ fn rms_norm_backward_rows(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], d
     let mut d_weight = vec![0f32; width];
     let mut weighted = vec![0f32; width];
     for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
-        let scale = 1.0 / (dot(x, x) / width as f32 + epsilon).sqrt();
+        let scale = inverse_rms(x, epsilon);
         for i in 0..width {
             d_weight[i] += dy[i] * x[i] * scale;
             weighted[i] = dy[i] * weight[i];

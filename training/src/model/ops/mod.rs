@@ -10,14 +10,16 @@ pub mod kernels;
 mod linear;
 mod log_probs;
 mod rms_norm;
+mod rotary;
 mod swiglu;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 
-pub use attention::{HeadShape, Rotary, causal_attention};
+pub use attention::{HeadShape, causal_attention};
 pub use linear::linear;
 pub use log_probs::{entropy, token_log_probs};
 pub use rms_norm::rms_norm;
+pub use rotary::{Rotary, Stretch};
 pub use swiglu::swiglu;
 
 /// Whether `tensor` can go through the fused CPU operations.

@@ -2,11 +2,10 @@ use candle_core::Device;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-#[cfg(feature = "cuda")]
-use super::super::test_support::model_with_heads_of;
-use super::super::test_support::{END, PARAMS, model, requests};
+use super::super::test_support::{END, PARAMS, model, model_of, requests};
 use super::super::{CpuSampler, FinishReason};
 use super::*;
+use crate::model::{Architecture, Pretrained};
 
 fn generate(concurrent: usize, requests: &[RolloutRequest], params: &SamplingParams) -> Vec<Rollout> {
     let mut sampler = DeviceSampler::new(model().layered().unwrap(), &[END], concurrent).unwrap();
@@ -14,7 +13,11 @@ fn generate(concurrent: usize, requests: &[RolloutRequest], params: &SamplingPar
 }
 
 fn on_slices(requests: &[RolloutRequest], params: &SamplingParams) -> Vec<Rollout> {
-    let mut sampler = CpuSampler::new(&model().decoder().unwrap(), &[END], 64).unwrap();
+    on_slices_of(&model(), requests, params)
+}
+
+fn on_slices_of(model: &Pretrained, requests: &[RolloutRequest], params: &SamplingParams) -> Vec<Rollout> {
+    let mut sampler = CpuSampler::new(&model.decoder().unwrap(), &[END], 64).unwrap();
     sampler.generate(requests, params, &mut |_| true).unwrap()
 }
 
@@ -40,6 +43,19 @@ fn texts_are_those_of_the_sampler_on_slices() {
     ] {
         assert_same(&generate(64, &requests, &params), &on_slices(&requests, &params));
     }
+}
+
+#[test]
+fn every_architecture_is_sampled_alike() {
+    let requests = requests(12);
+    let texts = Architecture::ALL.map(|architecture| {
+        let model = model_of(architecture, 6);
+        let mut sampler = DeviceSampler::new(model.layered().unwrap(), &[END], 8).unwrap();
+        let found = sampler.generate(&requests, &PARAMS, &mut |_| true).unwrap();
+        assert_same(&found, &on_slices_of(&model, &requests, &PARAMS));
+        found
+    });
+    assert!(texts[0] != texts[1] && texts[1] != texts[2], "they are not the same function");
 }
 
 #[test]
@@ -132,7 +148,7 @@ fn recorded_steps_are_the_steps() {
         println!("skipped: no GPU here");
         return;
     };
-    let model = model_with_heads_of(64).to(DType::BF16, &device).unwrap().layered().unwrap();
+    let model = model_of(Architecture::Qwen3, 64).to(DType::BF16, &device).unwrap().layered().unwrap();
     let prompts: Vec<Arc<[u32]>> = requests(13).into_iter().map(|request| request.prompt).collect();
     let slots = prompts.len();
     let run = |recorded: bool| {

@@ -244,7 +244,9 @@ fn at_work(shape: &ModelShape) -> u64 {
     let gate = (8 * shape.hidden + 6 * shape.intermediate) * shape.dtype_bytes;
     // Heads, their gradients and the output's in half, and one sum in f32; keys and values and their gradients in half.
     let attention = 8 * shape.hidden * shape.dtype_bytes + (18 * shape.heads + 8 * shape.kv_heads) * shape.head_dim;
-    gate.max(attention)
+    // What the projections gave is kept for the norms of heads.
+    let before_norms = (shape.heads + shape.kv_heads) * shape.head_dim * shape.dtype_bytes;
+    gate.max(attention + if shape.architecture.has_head_norms() { before_norms } else { 0 })
 }
 
 /// The output layer's copy in f32, where it is in half precision.
@@ -255,6 +257,7 @@ fn wide_head(shape: &ModelShape) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Architecture;
 
     /// DeepSeek-R1-Distill-Qwen-1.5B and 7B in bf16.
     fn shape(name: &str) -> ModelShape {
@@ -263,7 +266,8 @@ mod tests {
             _ => (3584, 18_944, 28, 4, 152_064),
         };
         let (layers, head_dim, tied, dtype_bytes) = (28, 128, false, 2);
-        ModelShape { hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, tied, dtype_bytes }
+        let architecture = Architecture::Qwen2;
+        ModelShape { architecture, hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, tied, dtype_bytes }
     }
 
     fn gib(bytes: u64) -> f64 {

@@ -7,7 +7,7 @@ use super::super::prompts::Prompts;
 use super::super::update::{UpdateSummary, Updater};
 use super::super::{objective, step_rng};
 use super::*;
-use crate::model::{ModelConfig, Pretrained, SpecialTokens};
+use crate::model::{Architecture, ModelConfig, Pretrained, SpecialTokens};
 use crate::tasks::Problem;
 use crate::tasks::mini::tokenizer;
 use crate::trainer::Silent;
@@ -49,6 +49,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         tokenizer::write(folder.path(), 0).unwrap();
         let config = ModelConfig {
+            architecture: Architecture::Qwen2,
             vocab_size: tokenizer::VOCABULARY_SIZE,
             hidden_size: 16,
             intermediate_size: 24,
@@ -59,6 +60,7 @@ impl Bench {
             max_position_embeddings: 256,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
         };
         // With every fourth token an end, responses have all lengths from 1.

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Make the golden Qwen2 checkpoints that the decoder, the LoRA layers and the file readers are tested against.
+"""Make the golden checkpoints that the decoders, the LoRA layers and the file readers are tested against.
 
-Two random checkpoints and one adapter are written in the layout that Hugging Face `transformers` and `peft` write,
+Random checkpoints and an adapter are written in the layout that Hugging Face `transformers` and `peft` write,
 together with what those libraries compute from them:
 
     qwen2-tied/       one safetensors file, the output layer shares the embedding table
       adapter/        LoRA adapter (rank 4, alpha 8, all seven linear layers, B not zero) on that checkpoint
     qwen2-untied/     two safetensors shards with an index, own output layer
+    qwen3/            norms over heads, heads wider than hidden size / heads, one layer
+    llama/            no biases, rotary frequencies stretched as in Llama 3.1, one layer
 
 Each folder has an `expected.safetensors` (names and shapes: README.md). Its values come from float32 arithmetic on one
 thread with `attn_implementation="eager"`, each sequence by itself, without padding.
@@ -14,8 +16,8 @@ thread with `attn_implementation="eager"`, each sequence by itself, without padd
 Every tensor is drawn from its own generator, seeded by a hash of its name and `--seed`, so that the values do not
 depend on the order in which a library version creates its parameters. Same versions, same bytes.
 
-    python make_qwen2.py                 # writes beside this file
-    python make_qwen2.py --out /tmp/g    # elsewhere, for instance to compare with the committed files
+    python make_checkpoints.py                 # writes beside this file
+    python make_checkpoints.py --out /tmp/g    # elsewhere, for instance to compare with the committed files
 """
 
 import argparse
@@ -28,7 +30,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 SEQUENCE_LENGTHS = (11, 7)
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -45,9 +56,22 @@ def draw(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
-def tiny_config(tied: bool) -> Qwen2Config:
-    """Shape of both checkpoints: grouped-query attention with two query heads a key head, head dimension 8."""
-    return Qwen2Config(
+DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+# With an original context of 16 tokens and these factors, one of four frequencies stays, one is divided by 4, and two lie
+# between.
+STRETCHED_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "low_freq_factor": 0.25,
+    "high_freq_factor": 2.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def tiny(config: type[PreTrainedConfig], **changes) -> PreTrainedConfig:
+    """The shape that all have in common: grouped-query attention with two query heads a key head, head dimension 8."""
+    shape = dict(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=48,
@@ -56,13 +80,24 @@ def tiny_config(tied: bool) -> Qwen2Config:
         num_key_value_heads=2,
         max_position_embeddings=128,
         rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=tied,
+        rope_parameters=DEFAULT_ROPE,
+        tie_word_embeddings=False,
         attention_dropout=0.0,
         bos_token_id=0,
         eos_token_id=1,
         attn_implementation="eager",
     )
+    return config(**(shape | changes))
+
+
+def models() -> dict[str, PreTrainedModel]:
+    """Every checkpoint by the name of its folder."""
+    return {
+        "qwen2-tied": Qwen2ForCausalLM(tiny(Qwen2Config, tie_word_embeddings=True)),
+        "qwen2-untied": Qwen2ForCausalLM(tiny(Qwen2Config)),
+        "qwen3": Qwen3ForCausalLM(tiny(Qwen3Config, num_hidden_layers=1, head_dim=12)),
+        "llama": LlamaForCausalLM(tiny(LlamaConfig, num_hidden_layers=1, rope_parameters=STRETCHED_ROPE)),
+    }
 
 
 def fill(model: torch.nn.Module, seed: int) -> None:
@@ -141,22 +176,21 @@ def save_expected(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file(tensors, folder / "expected.safetensors")
 
 
-def make_checkpoint(folder: Path, tied: bool, seed: int) -> Qwen2ForCausalLM:
-    """Write one checkpoint with its expectations and return the model."""
+def make_checkpoint(folder: Path, model: PreTrainedModel, seed: int) -> None:
+    """Write one checkpoint with its expectations."""
     print(folder.name)
-    model = Qwen2ForCausalLM(tiny_config(tied)).float()
+    model.float()
     fill(model, seed)
-    if tied:
-        model.save_pretrained(folder)
-    else:
+    if folder.name == "qwen2-untied":
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
         assert len(shards) == 2, f"expected two shards, got {shards}"
+    else:
+        model.save_pretrained(folder)
     save_expected(folder, expected(model, token_sequences(model.config.vocab_size, seed), lambda name: name))
-    return model
 
 
-def make_adapter(folder: Path, base: Qwen2ForCausalLM, seed: int) -> None:
+def make_adapter(folder: Path, base: PreTrainedModel, seed: int) -> None:
     """Write a LoRA adapter on `base` with its expectations; gradients of lora_A and lora_B only."""
     print(f"{folder.parent.name}/{folder.name}")
     config = LoraConfig(
@@ -199,18 +233,18 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
-    for name in ("qwen2-tied", "qwen2-untied"):
+    checkpoints = models()
+    for name, model in checkpoints.items():
         shutil.rmtree(arguments.out / name, ignore_errors=True)
-    tied = make_checkpoint(arguments.out / "qwen2-tied", tied=True, seed=arguments.seed)
-    make_checkpoint(arguments.out / "qwen2-untied", tied=False, seed=arguments.seed)
-    make_adapter(arguments.out / "qwen2-tied" / "adapter", tied, seed=arguments.seed)
+        make_checkpoint(arguments.out / name, model, seed=arguments.seed)
+    make_adapter(arguments.out / "qwen2-tied" / "adapter", checkpoints["qwen2-tied"], seed=arguments.seed)
 
     size = 0
-    for name in ("qwen2-tied", "qwen2-untied"):
+    for name in checkpoints:
         make_readable(arguments.out / name)
         size += sum(path.stat().st_size for path in (arguments.out / name).rglob("*") if path.is_file())
     print(f"{size / 1000:.0f} kB")
-    assert size < 400_000, "the golden files must stay small"
+    assert size < 600_000, "the golden files must stay small"
 
 
 if __name__ == "__main__":
