@@ -7,6 +7,7 @@
 //! On a processor the environment must say `MISTRALRS_CPU_KV_F32=1` before the first load: with its 16-bit cache the same
 //! request can give another text in another batch.
 
+mod config;
 mod host;
 mod one_core;
 mod processor;

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use mistralrs::core::MistralRsError;
+use brevity_training::files;
+use mistralrs::core::{HfConfigOverrides, MistralRsError};
 use mistralrs::{
     AdapterGenerationId, AdapterSelection, CustomLogitsProcessor, DeviceMapMetadata, LoraAdapterLoadPolicy,
     LoraModelBuilder, LoraRuntimeConfig, MemoryGoal, Model, ModelDType, NormalRequest, Request, RequestMessage,
     Response, SamplingParams, TextModelBuilder, TokenSource, parse_isq_value,
 };
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, channel};
 
+use super::config;
 use super::one_core::Core;
 use super::spec::{DType, Device, EngineSpec};
 use crate::engine::EngineError;
@@ -88,6 +91,12 @@ impl Source {
             .with_dtype(dtype)
             .with_max_num_seqs(self.max_running)
             .with_device_mapping(DeviceMapMetadata::dummy());
+        let place = self.folder.join("config.json");
+        let config: Value = files::read_json(&place).map_err(|error| error.to_string())?;
+        if let Some(told) = config::overrides(&config)? {
+            let told = HfConfigOverrides::new(told).map_err(|error| error.to_string())?;
+            builder = builder.with_hf_config_overrides(told);
+        }
         if let Some(wanted) = &self.quantization {
             builder = builder.with_isq(parse_isq_value(wanted, Some(&device))?);
         }

@@ -176,15 +176,6 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
     pub fn write(&self, folder: &Path, tokens: &SpecialTokens, dtype: &str) -> Result<()> {
-        let scaling = self.rope_scaling.map(|stretch| {
-            json!({
-                "rope_type": "llama3",
-                "factor": stretch.factor,
-                "low_freq_factor": stretch.low_freq_factor,
-                "high_freq_factor": stretch.high_freq_factor,
-                "original_max_position_embeddings": stretch.original_max_position_embeddings,
-            })
-        });
         let mut config = json!({
             "architectures": [self.architecture.class()],
             "model_type": self.architecture.model_type(),
@@ -203,7 +194,6 @@ impl ModelConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": scaling,
             "rope_theta": self.rope_theta,
             "sliding_window": null,
             "tie_word_embeddings": self.tie_word_embeddings,
@@ -214,6 +204,15 @@ impl ModelConfig {
         });
         if !self.architecture.has_biases() {
             config["attention_bias"] = false.into();
+        }
+        if let Some(stretch) = self.rope_scaling {
+            config["rope_scaling"] = json!({
+                "rope_type": "llama3",
+                "factor": stretch.factor,
+                "low_freq_factor": stretch.low_freq_factor,
+                "high_freq_factor": stretch.high_freq_factor,
+                "original_max_position_embeddings": stretch.original_max_position_embeddings,
+            });
         }
         files::write_json(&folder.join("config.json"), &config)
     }

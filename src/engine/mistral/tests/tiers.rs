@@ -6,6 +6,13 @@ fn adapter(manifest: &Manifest, name: &str, tier: &str) -> TierSpec {
     TierSpec { name: name.to_owned(), weights: weights(manifest, tier), fingerprint: None, device: None }
 }
 
+fn copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tier_is_added_replaced_and_removed() {
     let whole = family(8).await;
@@ -70,12 +77,40 @@ async fn what_does_not_load_says_which_folder() {
     let broken = || EngineSpec::new(folder.path()).with_tier("base", Weights::Base, None);
     let error = MistralEngine::load(broken()).await.err().unwrap().to_string();
     assert!(error.contains(&place), "{error}");
-    for file in std::fs::read_dir(&spec.base).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-    }
+    copy(&spec.base, folder.path());
     let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
     std::fs::write(folder.path().join("config.json"), config.replace("Qwen2ForCausalLM", "UnheardOf")).unwrap();
     let error = MistralEngine::load(broken()).await.err().unwrap().to_string();
     assert!(error.contains(&place) && error.contains("UnheardOf"), "{error}");
+    let yarn =
+        config.replace("\"rope_theta\"", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0}, \"rope_theta\"");
+    assert_ne!(yarn, config);
+    std::fs::write(folder.path().join("config.json"), yarn).unwrap();
+    let error = MistralEngine::load(broken()).await.err().unwrap().to_string();
+    assert!(error.contains(&place) && error.contains("yarn"), "{error}");
+}
+
+/// As transformers 5 writes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn newer_files_of_a_model_answer_the_same() {
+    let (_, spec) = bare();
+    let folder = tempfile::tempdir().unwrap();
+    copy(&spec.base, folder.path());
+    let place = folder.path().join("config.json");
+    let mut config: Value = files::read_json(&place).unwrap();
+    let keys = config.as_object_mut().unwrap();
+    let theta = keys.remove("rope_theta").unwrap();
+    let dtype = keys.remove("torch_dtype").unwrap();
+    keys.extend([
+        ("rope_parameters".to_owned(), json!({"rope_type": "default", "rope_theta": theta})),
+        ("dtype".to_owned(), dtype),
+    ]);
+    std::fs::write(&place, config.to_string()).unwrap();
+    let mut answers = Vec::new();
+    for folder in [spec.base.as_path(), folder.path()] {
+        let spec = EngineSpec::new(folder).with_tier("base", Weights::Base, None);
+        answers.push(answer(&MistralEngine::load(spec).await.unwrap(), ask("base", "What is 1 + 2?")).await.unwrap());
+    }
+    assert!(!answers[0].content.is_empty());
+    assert_eq!(answers[0], answers[1]);
 }
