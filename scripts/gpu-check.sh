@@ -147,7 +147,8 @@ for kind, value in worst.items(): print(f"  {kind:<40}{value:.1e}")' || echo "fa
     echo '```'
     echo
     echo '## A training step, bf16, one sequence, activations checkpointed per layer'
-    for case in '1.5b lora 8192' '1.5b lora 16384' '1.5b full 8192' '1.5b full 16384' '7b lora 8192'; do
+    for case in '1.5b lora 8192' '1.5b lora 16384' '1.5b full 8192' '1.5b full 16384' '7b lora 8192' \
+        'qwen3-1.7b lora 8192'; do
         read -r shape tuning tokens <<<"$case"
         row 60 "$binaries/large" learn device=cuda:0 dtype=bf16 "shape=$shape" "tuning=$tuning" "tokens=$tokens"
         row 60 "$python" training/peers/torch_step.py --shape "$shape" --tuning "$tuning" --tokens "$tokens"
@@ -162,7 +163,8 @@ for kind, value in worst.items(): print(f"  {kind:<40}{value:.1e}")' || echo "fa
         table measured shape tuning tokens tokens_per_second seconds update_seconds useful_tflops memory_gib
     echo
     echo '## Sampling, bf16 with an adapter'
-    for case in '1.5b 1 128' '1.5b 64 128' '1.5b 256 128' '1.5b 256 4096' '1.5b 4 16384' '7b 64 128' '7b 256 128'; do
+    for case in '1.5b 1 128' '1.5b 64 128' '1.5b 256 128' '1.5b 256 4096' '1.5b 4 16384' '7b 64 128' '7b 256 128' \
+        'qwen3-1.7b 256 128'; do
         read -r shape sequences prompt <<<"$case"
         row 60 "$binaries/large" sample device=cuda:0 dtype=bf16 "shape=$shape" "sequences=$sequences" \
             "prompt=$prompt" new=128

@@ -166,6 +166,7 @@ fn plans_are_made_without_a_base() {
         "mini-sft.toml",
         "deepseek-r1-distill-qwen-1.5b.toml",
         "deepseek-r1-distill-qwen-7b.toml",
+        "qwen3-1.7b.toml",
         "released-code.toml",
     ] {
         let plan = space.succeed(&["train", "--recipe", &recipe(name), "--dry-run"]).stdout;

@@ -49,8 +49,8 @@ enum Part {
 }
 
 impl Fold {
-    /// Looks at the adapters of `opened` that `only` names, at all of them where it names none, and at their base. Bases of
-    /// the Qwen2 architecture only.
+    /// Looks at the adapters of `opened` that `only` names, at all of them where it names none, and at their base, which must
+    /// be of an architecture that can be trained.
     ///
     /// # Errors
     /// [`Error::Config`] when `only` names a tier that is not there or is no adapter, when there is no adapter at all, or when

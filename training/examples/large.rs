@@ -77,28 +77,44 @@ impl Options {
         if self.text("tuning", "lora") == "full" { Tuning::Full } else { lora(16) }
     }
 
-    /// The shapes of DeepSeek-R1-Distill-Qwen, with fewer layers where that is asked for.
+    /// The shape of a published model, with fewer layers where that is asked for.
     fn config(&self) -> Result<ModelConfig> {
-        let (hidden_size, intermediate_size, heads, kv_heads, vocab_size) = match self.text("shape", "1.5b") {
-            "1.5b" => (1536, 8960, 12, 2, 151_936),
-            "7b" => (3584, 18_944, 28, 4, 152_064),
-            other => return Err(Error::config(format!("`shape={other}` is none of `1.5b`, `7b`"))),
-        };
-        Ok(ModelConfig {
+        let qwen2 = ModelConfig {
             architecture: Architecture::Qwen2,
-            vocab_size,
-            hidden_size,
-            intermediate_size,
+            vocab_size: 151_936,
+            hidden_size: 1536,
+            intermediate_size: 8960,
             num_hidden_layers: self.number("layers", 28)?,
-            num_attention_heads: heads,
-            num_key_value_heads: kv_heads,
+            num_attention_heads: 12,
+            num_key_value_heads: 2,
             head_dim: 128,
             max_position_embeddings: 40_960,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
             rope_scaling: None,
             tie_word_embeddings: false,
-        })
+        };
+        match self.text("shape", "1.5b") {
+            "1.5b" => Ok(qwen2),
+            "7b" => Ok(ModelConfig {
+                vocab_size: 152_064,
+                hidden_size: 3584,
+                intermediate_size: 18_944,
+                num_attention_heads: 28,
+                num_key_value_heads: 4,
+                ..qwen2
+            }),
+            "qwen3-1.7b" => Ok(ModelConfig {
+                architecture: Architecture::Qwen3,
+                hidden_size: 2048,
+                intermediate_size: 6144,
+                num_attention_heads: 16,
+                num_key_value_heads: 8,
+                tie_word_embeddings: true,
+                ..qwen2
+            }),
+            other => Err(Error::config(format!("`shape={other}` is none of `1.5b`, `7b`, `qwen3-1.7b`"))),
+        }
     }
 }
 
@@ -184,7 +200,7 @@ fn learn(options: &Options) -> Result<()> {
     }
     // The first is slower: kernels are loaded and memory is taken.
     let (pass, update) = (median(&passes[1..]), median(&updates[1..]));
-    let products = config.parameters() as f64 - (config.vocab_size * config.hidden_size) as f64;
+    let products = in_products(&config) as f64;
     // Forward and backward of every product; frozen weights need no gradient of their own. Of attention, half of its two
     // products forward and of its five backward: queries do not look ahead.
     let heads = (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as f64;
@@ -225,8 +241,8 @@ fn sample(options: &Options) -> Result<()> {
     watch.look()?;
     let steps: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     let step = median(&steps[1..]);
-    // What a step has to read: every weight but the embedding, and the keys and values so far.
-    let weights = config.parameters() - config.vocab_size * config.hidden_size;
+    // What a step has to read: every weight of a product, and the keys and values so far.
+    let weights = in_products(&config);
     let cached =
         count * (prompt + new / 2) * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
     let bytes = (weights + cached) * options.precision().dtype().size_in_bytes();
@@ -242,16 +258,44 @@ fn sample(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Weights that are multiplied with: all but an embedding that is only looked up.
+fn in_products(config: &ModelConfig) -> usize {
+    let looked_up = if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size };
+    config.parameters() - looked_up
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A model small enough for the CPU, in f32 there and on the device in the asked-for format.
+/// Models small enough for the CPU, in f32 there and on the device in the asked-for format.
 fn check(options: &Options) -> Result<()> {
+    let (device, dtype) = (options.device()?, options.precision().dtype());
+    // Half precision has three digits; f32 products on a GPU are summed in another order.
+    let tolerance = if dtype == DType::F32 { 2e-3 } else { 8e-2 };
+    let mut worst = BTreeMap::new();
+    for architecture in Architecture::ALL {
+        for (name, tuning) in [("lora", lora(8)), ("full", Tuning::Full)] {
+            let name = format!("{} {name}", architecture.model_type());
+            check_one(small(architecture)?, &tuning, (dtype, &device), &name, &mut worst)?;
+        }
+    }
+    let mut failed = Vec::new();
+    for (what, apart) in &worst {
+        println!("{what:<60}{apart:>12.2e}");
+        if *apart > tolerance && !what.contains("greedy") || apart.is_nan() {
+            failed.push(what.as_str());
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Error::config(format!("above {tolerance}: {}", failed.join(", ")))) }
+}
+
+/// A random model of a few layers on the CPU.
+fn small(architecture: Architecture) -> Result<Pretrained> {
     let config = ModelConfig {
-        architecture: Architecture::Qwen2,
+        architecture,
         vocab_size: 1000,
         hidden_size: 256,
         intermediate_size: 512,
@@ -265,40 +309,32 @@ fn check(options: &Options) -> Result<()> {
         rope_scaling: None,
         tie_word_embeddings: true,
     };
-    let (device, dtype) = (options.device()?, options.precision().dtype());
-    // Half precision has three digits; f32 products on a GPU are summed in another order.
-    let tolerance = if dtype == DType::F32 { 2e-3 } else { 8e-2 };
-    let mut worst = BTreeMap::new();
-    for (name, tuning) in [("lora", lora(8)), ("full", Tuning::Full)] {
-        let base = Pretrained::random(
-            config.clone(),
-            SpecialTokens::default(),
-            &mut ChaCha8Rng::seed_from_u64(3),
-            &Device::Cpu,
-        )?;
-        let here = moved(base.clone(), &tuning)?;
-        let there = moved(base.to(dtype, &device)?, &tuning)?;
-        let (logprobs, gradients) = on_graph(&here)?;
-        let (found, of_device) = in_layers(&there)?;
-        worst.insert(format!("{name}: log-probabilities"), apart(&found, &logprobs)?);
-        for (index, (parameter, _)) in here.parameters().iter().enumerate() {
-            let (Some(one), Some(other)) = (of_device.get(index), gradients.get(index)) else {
-                return Err(Error::config(format!("`{parameter}` got no gradient")));
-            };
-            let kind = parameter.rsplit('.').take(3).collect::<Vec<_>>().join(" of ");
-            let entry = worst.entry(format!("{name}: gradient of {kind}")).or_insert(0.0);
-            *entry = entry.max(apart(one, other)?);
-        }
-        worst.insert(format!("{name}: greedy tokens that differ"), differing(&here, &there)?);
+    Pretrained::random(config, SpecialTokens::default(), &mut ChaCha8Rng::seed_from_u64(3), &Device::Cpu)
+}
+
+/// How far the device is from the CPU, by what was compared, into `worst`.
+fn check_one(
+    base: Pretrained,
+    tuning: &Tuning,
+    (dtype, device): (DType, &Device),
+    name: &str,
+    worst: &mut BTreeMap<String, f64>,
+) -> Result<()> {
+    let here = moved(base.clone(), tuning)?;
+    let there = moved(base.to(dtype, device)?, tuning)?;
+    let (logprobs, gradients) = on_graph(&here)?;
+    let (found, of_device) = in_layers(&there)?;
+    worst.insert(format!("{name}: log-probabilities"), apart(&found, &logprobs)?);
+    for (index, (parameter, _)) in here.parameters().iter().enumerate() {
+        let (Some(one), Some(other)) = (of_device.get(index), gradients.get(index)) else {
+            return Err(Error::config(format!("`{parameter}` got no gradient")));
+        };
+        let kind = parameter.rsplit('.').take(3).collect::<Vec<_>>().join(" of ");
+        let entry = worst.entry(format!("{name}: gradient of {kind}")).or_insert(0.0);
+        *entry = entry.max(apart(one, other)?);
     }
-    let mut failed = Vec::new();
-    for (what, apart) in &worst {
-        println!("{what:<60}{apart:>12.2e}");
-        if *apart > tolerance && !what.contains("greedy") || apart.is_nan() {
-            failed.push(what.as_str());
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(Error::config(format!("above {tolerance}: {}", failed.join(", ")))) }
+    worst.insert(format!("{name}: greedy tokens that differ"), differing(&here, &there)?);
+    Ok(())
 }
 
 /// A policy that has left its start, the same on every device.

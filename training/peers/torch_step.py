@@ -3,7 +3,7 @@
 
     python torch_step.py --shape 1.5b --tuning lora --tokens 8192 --attention sdpa
 
-The model is transformers' Qwen2 with random bf16 weights of the same shape, gradient checkpointing per layer, a rank-16
+The model is transformers' Qwen2 or Qwen3 with random bf16 weights of the same shape, gradient checkpointing per layer, a rank-16
 LoRA on all seven projections (peft, f32 factors) or full fine-tuning with PyTorch's fused AdamW on the bf16 weights. The
 loss is the mean log-probability of the next token over the whole sequence. Prints one line of JSON with the fields of
 `large -- learn`. What differs: the peer has no f32 masters, and its output layer keeps logits of the whole sequence; where
@@ -16,13 +16,15 @@ import statistics
 import time
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 SHAPES = {
-    "1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2,
-             "vocab_size": 151_936},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28, "num_key_value_heads": 4,
-           "vocab_size": 152_064},
+    "1.5b": {"model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2,
+             "vocab_size": 151_936, "tie_word_embeddings": False},
+    "7b": {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28, "num_key_value_heads": 4,
+           "vocab_size": 152_064, "tie_word_embeddings": False},
+    "qwen3-1.7b": {"model_type": "qwen3", "hidden_size": 2048, "intermediate_size": 6144, "num_attention_heads": 16,
+                   "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": True},
 }
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -41,13 +43,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def build(arguments: argparse.Namespace) -> torch.nn.Module:
     """The model with its trainable part."""
-    config = Qwen2Config(
+    config = AutoConfig.for_model(
         **SHAPES[arguments.shape], num_hidden_layers=arguments.layers, max_position_embeddings=40_960,
-        tie_word_embeddings=False, attn_implementation=arguments.attention, use_cache=False,
+        attn_implementation=arguments.attention, use_cache=False,
     )
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(arguments.device):
-        model = Qwen2ForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config)
     torch.set_default_dtype(torch.float32)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()

@@ -81,6 +81,8 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
         reasoning_effort: request.reasoning_effort.as_ref(),
         reasoning: request.reasoning.as_ref(),
         thinking: request.thinking.as_ref(),
+        enable_thinking: request.enable_thinking,
+        template: request.chat_template_kwargs.as_ref(),
         max_reasoning_tokens: request.max_reasoning_tokens,
         thinking_token_budget: request.thinking_token_budget,
         latency_budget_ms: request.latency_budget_ms,

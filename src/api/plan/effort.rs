@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::api::ApiError;
 use crate::api::metrics::Asked;
-use crate::api::types::{ReasoningField, ThinkingField};
+use crate::api::types::{ReasoningField, TemplateField, ThinkingField};
 use crate::family::Effort;
 use crate::routing::{EffortWish, Wish};
 
@@ -19,6 +19,10 @@ pub struct EffortFields<'a> {
     pub reasoning: Option<&'a ReasoningField>,
     /// `thinking`
     pub thinking: Option<&'a ThinkingField>,
+    /// `enable_thinking`
+    pub enable_thinking: Option<bool>,
+    /// `chat_template_kwargs`
+    pub template: Option<&'a TemplateField>,
     /// `max_reasoning_tokens`
     pub max_reasoning_tokens: Option<i64>,
     /// `thinking_token_budget`
@@ -65,7 +69,6 @@ impl EffortFields<'_> {
         let nested = self.reasoning.and_then(|reasoning| reasoning.effort.as_ref()).filter(|value| !value.is_null());
         let nested = nested.map(|value| effort(value, "reasoning.effort")).transpose()?;
         let off = EffortWish::Named(Effort::None);
-        let enabled = self.reasoning.and_then(|reasoning| reasoning.enabled);
         let thinking = match self.thinking.and_then(|thinking| thinking.kind.as_deref()) {
             None | Some("adaptive") => None,
             Some("enabled") => Some(true),
@@ -76,15 +79,16 @@ impl EffortFields<'_> {
                 return Err(ApiError::invalid("thinking.type", message));
             }
         };
-        let closes = |switch: Option<bool>| switch.filter(|on| !on).map(|_| off);
-        let effort = agree([
-            ("reasoning_effort", named),
-            ("reasoning.effort", nested),
-            ("reasoning.enabled", closes(enabled)),
-            ("thinking.type", closes(thinking)),
-        ])?;
-        let opens = [("reasoning.enabled", enabled), ("thinking.type", thinking)];
-        match opens.into_iter().find(|(_, switch)| *switch == Some(true)) {
+        let switches = [
+            ("reasoning.enabled", self.reasoning.and_then(|reasoning| reasoning.enabled)),
+            ("thinking.type", thinking),
+            ("enable_thinking", self.enable_thinking),
+            ("chat_template_kwargs.enable_thinking", self.template.and_then(|template| template.enable_thinking)),
+            ("chat_template_kwargs.thinking", self.template.and_then(|template| template.thinking)),
+        ];
+        let closed = switches.map(|(field, on)| (field, (on == Some(false)).then_some(off)));
+        let effort = agree([("reasoning_effort", named), ("reasoning.effort", nested)].into_iter().chain(closed))?;
+        match switches.into_iter().find(|(_, on)| *on == Some(true)) {
             Some((field, _)) if effort == Some(off) => {
                 let message = format!("`{field}` asks for thoughts and another field for effort `none`; send one");
                 Err(ApiError::invalid(field, message))
@@ -107,7 +111,9 @@ impl EffortFields<'_> {
 }
 
 /// The one value that several names of the same thing carry.
-fn agree<T: PartialEq + Copy, const N: usize>(fields: [(&'static str, Option<T>); N]) -> Result<Option<T>, ApiError> {
+fn agree<T: PartialEq + Copy>(
+    fields: impl IntoIterator<Item = (&'static str, Option<T>)>,
+) -> Result<Option<T>, ApiError> {
     let mut given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let Some((first, value)) = given.next() else {
         return Ok(None);
@@ -216,6 +222,19 @@ mod tests {
         ] {
             assert_eq!(fields.wish("m", None).unwrap_err().param.as_deref(), Some(param));
         }
+        for template in [
+            TemplateField { enable_thinking: Some(false), thinking: None },
+            TemplateField { enable_thinking: None, thinking: Some(false) },
+        ] {
+            let fields = EffortFields { template: Some(&template), ..Default::default() };
+            assert_eq!(fields.wish("m", None).unwrap().effort, Some(EffortWish::Named(Effort::None)));
+            let error = EffortFields { reasoning_effort: Some(&low), ..fields }.wish("m", None).unwrap_err();
+            assert!(error.param.is_some_and(|param| param.starts_with("chat_template_kwargs.")));
+            let error = EffortFields { enable_thinking: Some(true), ..fields }.wish("m", None).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("enable_thinking"));
+        }
+        let fields = EffortFields { enable_thinking: Some(true), reasoning_effort: Some(&low), ..Default::default() };
+        assert_eq!(fields.wish("m", None).unwrap().effort, Some(EffortWish::Named(Effort::Low)));
         let fields = EffortFields { thinking: Some(&enabled), reasoning: Some(&on), ..Default::default() };
         assert_eq!(fields.wish("m", None).unwrap().effort, None);
         let fields = EffortFields { reasoning_effort: Some(&low), ..fields };

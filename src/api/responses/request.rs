@@ -96,6 +96,7 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
         thinking_token_budget: request.thinking_token_budget,
         latency_budget_ms: request.latency_budget_ms,
         include_reasoning: request.include_reasoning,
+        ..EffortFields::default()
     };
     let wish = efforts.wish(&request.model, max_tokens)?;
     let show_thinking = efforts.shown()?;

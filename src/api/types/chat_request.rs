@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{OneOrMany, ReasoningField, RequestMessage, ResponseFormat, ThinkingField, ToolDefinition};
+use super::{OneOrMany, ReasoningField, RequestMessage, ResponseFormat, TemplateField, ThinkingField, ToolDefinition};
 
 /// A request for a chat completion.
 ///
@@ -31,6 +31,12 @@ pub struct ChatRequest {
     /// `max_reasoning_tokens` as Anthropic's API writes it.
     #[serde(default)]
     pub thinking: Option<ThinkingField>,
+    /// `false` is the effort `none`, as Qwen's API writes it.
+    #[serde(default)]
+    pub enable_thinking: Option<bool>,
+    /// The same as clients of vLLM and SGLang write it.
+    #[serde(default)]
+    pub chat_template_kwargs: Option<TemplateField>,
     /// Thinking is closed at this many tokens, and the answer follows. Extension.
     #[serde(default)]
     pub max_reasoning_tokens: Option<i64>,

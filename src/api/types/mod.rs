@@ -27,7 +27,7 @@ pub use logprobs::{ChoiceLogprobs, TokenLogprob, TopLogprob};
 pub use message::{Content, ContentPart, RequestMessage, RequestToolCall};
 pub use model::{ModelList, ModelObject};
 pub use one_or_many::OneOrMany;
-pub use reasoning::{ReasoningField, ThinkingField};
+pub use reasoning::{ReasoningField, TemplateField, ThinkingField};
 pub use response_format::{JsonSchemaFormat, ResponseFormat};
 pub use responses::{CreateResponse, ResponseEvent, ResponseObject};
 pub use tool::{FunctionCall, FunctionDefinition, ToolCallObject, ToolDefinition};

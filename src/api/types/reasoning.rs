@@ -46,3 +46,15 @@ pub struct ThinkingField {
     #[serde(default)]
     pub budget_tokens: Option<i64>,
 }
+
+/// `chat_template_kwargs`, as clients of vLLM and SGLang write it: of what they hand to chat templates, the switches of
+/// thoughts. Other keys are listed in `x-brevity-ignored`.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+pub struct TemplateField {
+    /// `false` is the effort `none` (Qwen3's templates).
+    #[serde(default)]
+    pub enable_thinking: Option<bool>,
+    /// `false` is the effort `none` (DeepSeek's and Granite's templates).
+    #[serde(default)]
+    pub thinking: Option<bool>,
+}

@@ -326,9 +326,8 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_the_published_1_5b_shape() {
-        // DeepSeek-R1-Distill-Qwen-1.5B: 1,777,088,000 weights with an untied output layer.
-        let config = ModelConfig {
+    fn parameters_of_published_shapes() {
+        let deepseek_1_5b = ModelConfig {
             architecture: Architecture::Qwen2,
             vocab_size: 151_936,
             hidden_size: 1536,
@@ -343,7 +342,28 @@ mod tests {
             rope_scaling: None,
             tie_word_embeddings: false,
         };
-        assert_eq!(config.parameters(), 1_777_088_000);
+        assert_eq!(deepseek_1_5b.parameters(), 1_777_088_000);
+        let qwen3_1_7b = ModelConfig {
+            architecture: Architecture::Qwen3,
+            hidden_size: 2048,
+            intermediate_size: 6144,
+            num_attention_heads: 16,
+            num_key_value_heads: 8,
+            tie_word_embeddings: true,
+            ..deepseek_1_5b
+        };
+        assert_eq!(qwen3_1_7b.parameters(), 1_720_574_976);
+        let llama_3_1_8b = ModelConfig {
+            architecture: Architecture::Llama,
+            vocab_size: 128_256,
+            hidden_size: 4096,
+            intermediate_size: 14_336,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            tie_word_embeddings: false,
+            ..qwen3_1_7b
+        };
+        assert_eq!(llama_3_1_8b.parameters(), 8_030_261_248);
     }
 
     #[test]

@@ -312,14 +312,20 @@ mod tests {
 
     #[test]
     fn parameters_are_those_of_the_public_models() {
-        for (name, count) in
-            [("deepseek-r1-distill-qwen-1.5b.toml", 1_777_088_000), ("deepseek-r1-distill-qwen-7b.toml", 7_615_616_512)]
-        {
+        for (name, count) in [
+            ("deepseek-r1-distill-qwen-1.5b.toml", 1_777_088_000),
+            ("deepseek-r1-distill-qwen-7b.toml", 7_615_616_512),
+            ("qwen3-1.7b.toml", 1_720_574_976),
+        ] {
             let shape = ModelShape::from_recipe(recipe(name).model.as_ref().unwrap(), 2).unwrap();
             assert_eq!(shape.parameters(), count, "{name}");
         }
         // Embedding 80; a layer: q 64, k 32, v 32, o 64, three of 128, biases 16, norms 16; a last norm 8.
         assert_eq!(TINY.parameters(), 80 + 2 * (192 + 384 + 16 + 16) + 8);
+        // Two norms of 4 instead of the biases, and nothing.
+        let of = |architecture| ModelShape { architecture, ..TINY }.parameters();
+        assert_eq!(of(Architecture::Qwen3), 80 + 2 * (192 + 384 + 8 + 16) + 8);
+        assert_eq!(of(Architecture::Llama), 80 + 2 * (192 + 384 + 16) + 8);
         // q 16, k 12, v 12, o 16, three of 24, in two layers with rank 3.
         assert_eq!(TINY.adapter_parameters(3, &TargetModule::ALL), 2 * 3 * (16 + 12 + 12 + 16 + 72));
         assert_eq!(TINY.adapter_parameters(3, &[TargetModule::KProj]), 2 * 3 * 12);

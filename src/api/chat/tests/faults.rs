@@ -92,6 +92,12 @@ async fn values_that_cannot_be_used() {
         (json!({"reasoning_effort": true}), 400, "reasoning_effort"),
         (json!({"reasoning_effort": "low", "latency_budget_ms": 5}), 400, "latency_budget_ms"),
         (json!({"max_reasoning_tokens": 4, "thinking": {"budget_tokens": 5}}), 400, "thinking.budget_tokens"),
+        (
+            json!({"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": false}}),
+            400,
+            "chat_template_kwargs.enable_thinking",
+        ),
+        (json!({"chat_template_kwargs": {"thinking": "no"}}), 400, "chat_template_kwargs.thinking"),
         (json!({"messages": []}), 400, "messages"),
         (json!({"messages": [{"content": "x"}]}), 400, "messages[0]"),
         (json!({"messages": user(json!(null))}), 400, "messages[0].content"),

@@ -244,6 +244,23 @@ async fn every_field_reaches_the_engine() {
 }
 
 #[tokio::test]
+async fn thinking_is_switched_off_as_in_other_servers() {
+    for fields in [
+        json!({"chat_template_kwargs": {"enable_thinking": false, "style": "dry"}}),
+        json!({"enable_thinking": false}),
+        json!({"thinking": {"type": "disabled"}}),
+    ] {
+        let server = Server::new(usual());
+        let reply = ask(&server, fields.clone()).await;
+        let ignored = reply.headers.get("x-brevity-ignored").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(ignored.is_some(), fields.to_string().contains("style"), "{ignored:?}");
+        assert!(ignored.is_none_or(|told| told == "chat_template_kwargs.style"));
+        assert_eq!(reply.json()["brevity"]["effort"], "none", "{fields}");
+        assert_eq!(server.engine.asked.lock().unwrap()[0].thinking, Thinking::Closed);
+    }
+}
+
+#[tokio::test]
 async fn what_changes_nothing_is_told() {
     let server = Server::new(usual());
     let fields = json!({

@@ -1,5 +1,8 @@
 //! Tiers that come, change and go while the engine runs.
 
+use brevity_training::files;
+use serde_json::{Value, json};
+
 use super::*;
 
 fn adapter(manifest: &Manifest, name: &str, tier: &str) -> TierSpec {

@@ -68,7 +68,12 @@ fn defaults_are_the_numbers_of_the_paper() {
 #[test]
 fn recipes_for_real_models_count_the_phrases_that_an_evaluation_counts_without_one() {
     use crate::tasks::behaviours::{BACKTRACKING, EXPLORATION, VERIFICATION};
-    for name in ["deepseek-r1-distill-qwen-1.5b.toml", "deepseek-r1-distill-qwen-7b.toml", "released-code.toml"] {
+    for name in [
+        "deepseek-r1-distill-qwen-1.5b.toml",
+        "deepseek-r1-distill-qwen-7b.toml",
+        "qwen3-1.7b.toml",
+        "released-code.toml",
+    ] {
         let BehavioursSection { verification, backtracking, exploration } = load(name).behaviours;
         assert_eq!(verification, VERIFICATION);
         assert_eq!(backtracking, BACKTRACKING);

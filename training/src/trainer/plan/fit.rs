@@ -182,6 +182,7 @@ mod tests {
             ("deepseek-r1-distill-qwen-1.5b.toml", vec![CUDA, BF16], 140),
             ("deepseek-r1-distill-qwen-1.5b.toml", vec![CUDA, BF16, LORA, SHORT], 80),
             ("deepseek-r1-distill-qwen-7b.toml", vec![CUDA, BF16, LORA, SHORT], 80),
+            ("qwen3-1.7b.toml", vec![CUDA, BF16, SHORT], 80),
         ] {
             let recipe = recipe(name, &pairs);
             let fit = fit(&recipe, gib).unwrap();
