@@ -1,27 +1,33 @@
-//! The decoding kernels' source, run on a processor: what can be known of it without a GPU. Where there is no C++ compiler
-//! with the barriers of C++20, this says so and passes.
+//! The kernels' source, run on a processor: what can be known of it without a GPU. Where there is no C++ compiler with the
+//! barriers of C++20, this says so and passes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The program for one shape of heads, or what is missing to build it.
-fn build(folder: &Path, head_dim: usize, group: usize) -> Result<std::path::PathBuf, String> {
+/// The program `name` of `kernels/`, or what is missing to build it.
+fn build(folder: &Path, name: &str, definitions: &[String]) -> Result<PathBuf, String> {
     let compile = |source: &Path, to: &Path, more: &[String]| {
         let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
         command.args(["-std=c++20", "-O1", "-w", "-pthread"]).args(more).arg(source).arg("-o").arg(to);
         command.output().map_err(|error| error.to_string())
     };
-    let (probe, program) = (folder.join("probe.cpp"), folder.join(format!("decode-{head_dim}-{group}")));
+    let (probe, program) = (folder.join("probe.cpp"), folder.join(name));
     let text = "#include <barrier>\nint main() { std::barrier<> all(1); }\n";
     std::fs::write(&probe, text).map_err(|error| error.to_string())?;
     let probed = compile(&probe, &folder.join("probe"), &[])?;
     if !probed.status.success() {
         return Err("the C++ compiler has no <barrier>".to_owned());
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/decode.cpp");
-    let built = compile(&source, &program, &[format!("-DHEAD_DIM={head_dim}"), format!("-DGROUP={group}")])?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(name).with_extension("cpp");
+    let built = compile(&source, &program, definitions)?;
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     Ok(program)
+}
+
+/// The numbers that the program prints.
+fn run(program: &Path, arguments: &str) -> Vec<f64> {
+    let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split_whitespace().map(|number| number.parse().unwrap()).collect()
 }
 
 #[test]
@@ -34,15 +40,30 @@ fn attention_of_new_tokens_is_that_of_plain_loops() {
         ((32, 8), &["1 300 4 74 75 299"]),
     ];
     for ((head_dim, group), cases) in cases {
-        let program = match build(folder.path(), head_dim, group) {
+        let definitions = [format!("-DHEAD_DIM={head_dim}"), format!("-DGROUP={group}")];
+        let program = match build(folder.path(), "decode", &definitions) {
             Ok(program) => program,
             Err(why) => return println!("skipped: {why}"),
         };
         for case in cases {
-            let output = Command::new(&program).args(case.split(' ')).output().unwrap();
-            let worst: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+            let worst = run(&program, case);
             // Results of about 0.3 in half precision, whose last bit there is 2^-10.
-            assert!(worst < 4e-3, "heads of {head_dim}, {group} a key head, `{case}`: {worst}");
+            assert!(worst[0] < 4e-3, "heads of {head_dim}, {group} a key head, `{case}`: {worst:?}");
         }
+    }
+}
+
+#[test]
+fn norms_are_those_of_plain_loops() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = match build(folder.path(), "norms", &[]) {
+        Ok(program) => program,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    // Rows, their width, and the threads of each: hidden states, and heads, which have fewer eights than a warp has threads.
+    for case in ["3 1544 256", "5 128 32", "4 64 32", "2 520 96"] {
+        let worst = run(&program, case);
+        // Values of up to about 8, whose last bit in half precision is 2^-5.
+        assert!(worst[0] < 1e-5 && worst[1] < 0.04, "`{case}`: {worst:?}");
     }
 }
