@@ -35,18 +35,19 @@ pub struct Memory {
     ///
     /// As a graph: `T · layers · ((6 hidden + 3 heads · head_dim + 4 kv_heads · head_dim + 4 intermediate) · b + 4 heads)`,
     /// with the attention's own scores computed anew in the backward pass, and `T · vocab · 8` for logits and their
-    /// gradient.
+    /// gradient. Norms of heads, where there are some, keep the heads' part once more.
     ///
     /// Layer by layer: `T · layers · (hidden · b + 4 heads · (head_dim + 1))` for the layers' inputs and what their attention
     /// gave, in f32; for the one layer at work
-    /// `T · ((8 hidden + 6 intermediate) · b + 16 (heads + 2 kv_heads) · head_dim)`; `T · hidden · 12` for the output layer's
-    /// rows; and what does not grow with T: blocks of scores and logits, the output layer in f32 where it is not, and its
-    /// gradient where it is trained.
+    /// `T · ((8 hidden + 6 intermediate) · b + 16 (heads + 2 kv_heads) · head_dim)`, and `8 (heads + kv_heads) · head_dim` more
+    /// where heads have norms; `T · hidden · 12` for the output layer's rows; and what does not grow with T: blocks of scores
+    /// and logits, the output layer in f32 where it is not, and its gradient where it is trained.
     ///
     /// Layer by layer through kernels (bf16 on a GPU, in builds with FlashAttention): attention's results in half, so
     /// `T · layers · ((hidden + heads · head_dim) · b + 4 heads)`; at work the larger of the gate,
-    /// `T · (8 hidden + 6 intermediate) · b`, and attention, `T · (8 hidden · b + (18 heads + 8 kv_heads) · head_dim)`; blocks
-    /// of logits in f32 with their gradients in half, and no output layer in f32.
+    /// `T · (8 hidden + 6 intermediate) · b`, and attention, `T · (8 hidden · b + (18 heads + 8 kv_heads) · head_dim)`, with
+    /// `b (heads + kv_heads) · head_dim` more where heads have norms; blocks of logits in f32 with their gradients in half,
+    /// and no output layer in f32.
     pub activations: u64,
     /// Keys and values of the responses that are sampled at the same time, `2 · layers · kv_heads · head_dim · b` each token.
     ///
@@ -200,9 +201,11 @@ impl Pass {
     /// By tokens of a micro-batch whose longest sequence has `longest`.
     pub(super) fn activations(self, shape: &ModelShape, longest: u64, is_head_trained: bool) -> Growing {
         let (query, key) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        let b = shape.dtype_bytes;
+        let (b, has_norms) = (shape.dtype_bytes, shape.architecture.has_head_norms());
         if self == Self::Graph {
-            let of_a_layer = (6 * shape.hidden + 3 * query + 4 * key + 4 * shape.intermediate) * b + F32 * shape.heads;
+            // Norms of heads keep what they took and what they gave.
+            let heads = (3 * query + 4 * key) * if has_norms { 2 } else { 1 };
+            let of_a_layer = (6 * shape.hidden + heads + 4 * shape.intermediate) * b + F32 * shape.heads;
             return Growing { fixed: 0, each: shape.layers * of_a_layer + shape.vocab * 2 * F32 };
         }
         let gradient = if is_head_trained { 2 * shape.vocab * shape.hidden * F32 } else { 0 };
@@ -213,7 +216,8 @@ impl Pass {
             return Growing { fixed: logits * KERNEL_LOGIT + gradient, each: kept + at_work(shape) + rows };
         }
         let kept = shape.layers * (shape.hidden * b + F32 * (query + shape.heads));
-        let at_work = (8 * shape.hidden + 6 * shape.intermediate) * b + 4 * F32 * (query + 2 * key);
+        let norms = if has_norms { 2 * F32 * (query + key) } else { 0 };
+        let at_work = (8 * shape.hidden + 6 * shape.intermediate) * b + 4 * F32 * (query + 2 * key) + norms;
         // Blocks of scores are as large as they may be, or as a block of few queries over the longest sequence.
         let scores = SCORES.0.max(16 * shape.heads * longest) * SCORES.1 * F32;
         let logits = logits * LOGITS.1 * F32 + wide_head(shape) + gradient;
