@@ -3,12 +3,24 @@
 //! The kind of an answer decides how it is compared: lists and sets in any order, tuples and intervals part by part with
 //! their brackets, equations and inequalities up to a factor, everything else by value.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::budget::Undecided;
 use super::equal::{Comparison, equal_multisets};
 use super::expression::Expression;
 use super::latex::parse;
 use super::split::{enclosed, starts_with_token, top_level, top_level_positions};
 use super::symbolic::{Relation, Rules, equal, proportional};
+use super::{pattern, words};
+
+static COUNTED: LazyLock<Regex> = LazyLock::new(|| {
+    let number = r"[-+]?(?:[0-9.,/]*[0-9]|\\frac\{[0-9]+\}\{[0-9]+\})";
+    pattern(&format!(r"^({number})\\(?:text|mbox|textrm|mathrm)\{{([A-Za-z-]+)\}}$"))
+});
+/// Nouns that multiply, and are no names of numbers.
+const MULTIPLES: [&str; 7] = ["dozen", "dozens", "pair", "pairs", "k", "K", "M"];
 
 const RULES: Rules = Rules { strict: true };
 /// Most elements of a list that is compared in any order; the number of comparisons grows with the square.
@@ -28,6 +40,11 @@ fn decide(prediction: &str, reference: &str, comparison: &mut Comparison) -> boo
     }
     if let Some(verdict) = shares(prediction, reference, comparison) {
         return verdict;
+    }
+    match (counted(prediction), counted(reference)) {
+        (Some(number), None) => return strict(number, reference, comparison),
+        (None, Some(number)) => return strict(prediction, number, comparison),
+        _ => {}
     }
     let (predicted, wanted) = (elements(prediction), elements(reference));
     if predicted.len() > 1 || wanted.len() > 1 {
@@ -69,6 +86,13 @@ fn shares(prediction: &str, reference: &str, comparison: &mut Comparison) -> Opt
         }
         _ => None,
     }
+}
+
+/// The number of `18\text{eggs}`, which against a number alone says what was counted. A noun that is a number is part of it.
+fn counted(text: &str) -> Option<&str> {
+    let (number, noun) = COUNTED.captures(text).and_then(|found| Some((found.get(1)?, found.get(2)?)))?;
+    let is_number = words::number(noun.as_str(), true).is_some() || MULTIPLES.contains(&noun.as_str());
+    (!is_number).then_some(number.as_str())
 }
 
 /// The elements of a set or a list, every `\pm` taken as two; a single answer is its only element.

@@ -21,7 +21,9 @@
 //! 10. Lists and sets are compared in any order, and `1\pm\sqrt2` is a list of two.
 //! 11. Equations may differ by any factor but zero, inequalities by a positive one.
 //! 12. A choice is one letter: "A and C" does not answer "C". A variable's case counts; that of a word does not.
-//! 13. No answer equals nothing: an empty reference is never reached.
+//! 13. A noun in a text behind a number says what was counted, and is no part of the answer where the other has none:
+//!     `18\text{ eggs}` is 18, but not `18\text{ hens}`, and `2\text{ million}` is not 2.
+//! 14. No answer equals nothing: an empty reference is never reached.
 
 mod budget;
 mod equal;

@@ -25,6 +25,8 @@ static PLAIN_UNIT: LazyLock<Regex> =
 static DEGREES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^(.*[0-9}\)])\s*(?:\^\s*(?:\\circ\b|\{\s*\\circ\s*\})|°|\\degree\b)$"));
 static THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([-+]?[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?$"));
+static SPACED_THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[-+]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?$"));
+static EMPTY_TEXT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\(?:text|mbox|textrm|mathrm)\{\s*\}"));
 static MIXED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(-?[0-9]+) +([0-9]+)/([0-9]+)$"));
 
 /// The normal form of a raw answer in strict mode.
@@ -63,11 +65,16 @@ pub(super) fn strict(raw: &str) -> String {
         (r"\rbrace", "}"),
         (r"\$", ""),
         ("$", ""),
+        ("€", ""),
+        ("£", ""),
+        ("¥", ""),
         ("**", ""),
         (r"\varnothing", r"\emptyset"),
     ] {
         replace(&mut text, from, to);
     }
+    // What a currency sign stood in.
+    substitute(&mut text, &EMPTY_TEXT, "");
     // A row break `\\` may be followed by any of the layout characters; it is kept apart while those are removed.
     replace(&mut text, r"\\", "\u{1}");
     substitute(&mut text, &DELIMITER_SIZE, "");
@@ -81,6 +88,10 @@ pub(super) fn strict(raw: &str) -> String {
     substitute(&mut text, &DEGREES, "${1}");
     while let Some(inner) = WHOLE_TEXT.captures(&text).and_then(|found| found.get(1)) {
         text = inner.as_str().trim().to_owned();
+        drop_units(&mut text);
+    }
+    if SPACED_THOUSANDS.is_match(&text) {
+        replace(&mut text, " ", "");
     }
     if let Some(number) = words::number(&text, true) {
         return number;
@@ -163,6 +174,10 @@ mod tests {
             ("1 1/2", r"1\frac{1}{2}"),
             (r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
             (".5", "0.5"),
+            (r"\text{20 minutes}", "20"),
+            (r"\text{\$}20", "20"),
+            ("€20", "20"),
+            ("-12 345 678.5", "-12345678.5"),
         ] {
             assert_eq!(strict(raw), normal, "{raw}");
         }
@@ -170,7 +185,9 @@ mod tests {
 
     #[test]
     fn keeps_what_has_meaning() {
-        for text in ["a+b", "c^2-d", "(a,b)", "land", "50%", "s*t", "5m", "x=5", "(1,000,2)", "4,5", "j+1"] {
+        for text in
+            ["a+b", "c^2-d", "(a,b)", "land", "50%", "s*t", "5m", "x=5", "(1,000,2)", "4,5", "j+1", "12 34", "1 0000"]
+        {
             assert_eq!(strict(text), text);
         }
     }

@@ -178,9 +178,31 @@ fn strict_mode_reads_the_notations_of_models() {
         (r"\boxed{5}", "x=5"),
         (r"\textbf{(E)}", r"\text{(E)}"),
         ("two", "2"),
+        (r"18\text{ eggs}", "18"),
+        ("7", r"7\text{th}"),
+        (r"\frac{3}{4}\text{ pizzas}", "0.75"),
+        (r"12\text{ red balls}", r"12\text{ red balls}"),
+        (r"\text{20 minutes}", "20"),
+        ("1 000", "1000"),
     ] {
         let grade = STRICT.grade(&format!(r"Thus $\boxed{{{response}}}$."), answer);
         assert!(grade.correct, "{response} | {answer}: {grade:?}");
+    }
+}
+
+#[test]
+fn strict_mode_reads_no_noun_that_changes_the_number() {
+    for (response, answer) in [
+        (r"2\text{ million}", "2"),
+        (r"2\text{ dozen}", "2"),
+        (r"18\text{ eggs}", r"18\text{ hens}"),
+        (r"18\text{ eggs}", "17"),
+        (r"2\text{ x}", "2x"),
+        ("3ab", "3"),
+        (r"2\text{ h }30\text{ m}", "2"),
+        ("1 0000", "10000"),
+    ] {
+        assert!(!STRICT.grade(&format!(r"Thus $\boxed{{{response}}}$."), answer).correct, "{response} | {answer}");
     }
 }
 
