@@ -36,6 +36,12 @@ pub enum RouteError {
         /// `reasoning_effort`.
         field: EffortWish,
     },
+    /// `model` names the effort that closes thoughts, and another field asks for them (HTTP 400, `param` that field).
+    #[error("`model` asks for effort `none`, `{field}` for thoughts; leave one of them out")]
+    NoThoughts {
+        /// The field that asks for thoughts.
+        field: &'static str,
+    },
     /// A latency budget where there is nothing to choose (HTTP 400, `param` `latency_budget_ms`).
     #[error("`latency_budget_ms` lets the server choose the tier, but {given} already does; leave one of them out")]
     NothingToChoose {
@@ -57,6 +63,7 @@ impl RouteError {
             Self::UnknownModel { .. } | Self::NotLoaded { .. } => Some("model"),
             Self::TwoEfforts { .. } => Some("reasoning_effort"),
             Self::NothingToChoose { .. } => Some("latency_budget_ms"),
+            Self::NoThoughts { field } => Some(field),
             Self::Empty { .. } => None,
         }
     }

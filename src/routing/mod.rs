@@ -34,6 +34,8 @@ pub struct Wish {
     pub model: String,
     /// `reasoning_effort`.
     pub effort: Option<EffortWish>,
+    /// The field that asks for thoughts without saying how many, such as `enable_thinking`.
+    pub asks_for_thoughts: Option<&'static str>,
     /// `latency_budget_ms`: only with `auto`, which it stands for where no effort is named.
     pub latency_budget: Option<Duration>,
     /// `max_reasoning_tokens` or one of its aliases; 0 closes the thoughts at once.

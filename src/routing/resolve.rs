@@ -32,6 +32,9 @@ pub fn route(catalogue: &Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Rout
     if catalogue.loaded().next().is_none() {
         return Err(RouteError::Empty { family: catalogue.family.clone() });
     }
+    if let (ModelName::Effort(EffortWish::Named(Effort::None)), Some(field)) = (&model, wish.asks_for_thoughts) {
+        return Err(RouteError::NoThoughts { field });
+    }
     let choice = match (model, wish.effort) {
         (ModelName::Tier(tier), effort) => named(catalogue, tier, effort, wish)?,
         (ModelName::Effort(model), Some(field)) if model != field => {
@@ -105,9 +108,18 @@ fn wished<'a>(
 
 /// The request names nothing.
 fn default<'a>(catalogue: &'a Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Choice<'a>, RouteError> {
-    match catalogue.default_effort {
-        EffortWish::Auto => automatic(catalogue, wish, speeds),
-        EffortWish::Named(effort) => {
+    match (catalogue.default_effort, wish.asks_for_thoughts) {
+        (EffortWish::Auto, _) => automatic(catalogue, wish, speeds),
+        // The default is to think nothing; who asks for thoughts gets the least effort that has some.
+        (EffortWish::Named(Effort::None), Some(field)) => {
+            let effort = Effort::Minimal;
+            mapped(
+                catalogue,
+                effort,
+                format!("`{field}` asks for thoughts, and the least effort with some, `{effort}`,"),
+            )
+        }
+        (EffortWish::Named(effort), _) => {
             mapped(catalogue, effort, format!("no effort was asked for, and the default `{effort}`"))
         }
     }

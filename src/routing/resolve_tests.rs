@@ -154,6 +154,23 @@ fn a_lowered_budget_is_told() {
     assert_eq!(explicit.thinking, Thinking::Closed);
 }
 
+#[test]
+fn who_asks_for_thoughts_gets_some() {
+    let mini = catalogue(&[0.4, 0.2, 0.1, 0.05]);
+    let closed = Catalogue { default_effort: EffortWish::Named(Effort::None), ..mini.clone() };
+    let asking = |model: &str| Wish { asks_for_thoughts: Some("enable_thinking"), ..wish(model, None) };
+    let route = go(&closed, &asking("mini")).unwrap();
+    assert_eq!((route.effort, route.thinking), (Some(Effort::Minimal), Thinking::Free));
+    assert!(route.reason.starts_with("`enable_thinking` asks for thoughts"), "{}", route.reason);
+    let error = go(&mini, &asking("mini:none")).unwrap_err();
+    assert_eq!(
+        (error.clone(), error.param()),
+        (RouteError::NoThoughts { field: "enable_thinking" }, Some("enable_thinking"))
+    );
+    // Where thoughts are the default, it says nothing.
+    assert_eq!(go(&mini, &asking("mini")).unwrap(), go(&mini, &wish("mini", None)).unwrap());
+}
+
 fn any_wish() -> impl Strategy<Value = Wish> {
     let model = prop_oneof![
         Just("mini".to_owned()),
@@ -162,15 +179,15 @@ fn any_wish() -> impl Strategy<Value = Wish> {
         "[a-z:]{0,9}",
     ];
     let effort = proptest::option::of(proptest::sample::select(EffortWish::ALL.to_vec()));
-    let counts = (proptest::option::of(0..9000usize), proptest::option::of(0..9000usize));
-    (model, effort, proptest::option::of(0..100_000u64), counts).prop_map(|(model, effort, budget, (thought, all))| {
-        Wish {
-            model,
-            effort,
-            latency_budget: budget.map(Duration::from_millis),
-            max_reasoning_tokens: thought,
-            max_completion_tokens: all,
-        }
+    let counts = (proptest::option::of(0..9000usize), proptest::option::of(0..9000usize), any::<bool>());
+    let budget = proptest::option::of(0..100_000u64);
+    (model, effort, budget, counts).prop_map(|(model, effort, budget, (thought, all, thoughts))| Wish {
+        model,
+        effort,
+        asks_for_thoughts: thoughts.then_some("thinking.type"),
+        latency_budget: budget.map(Duration::from_millis),
+        max_reasoning_tokens: thought,
+        max_completion_tokens: all,
     })
 }
 

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use brevity_training::compute::{DeviceName, Precision, free_memory};
 use brevity_training::model::layered::Targets;
+use brevity_training::model::ops::Stretch;
 use brevity_training::model::{
     Architecture, DType, Device, LoraConfig, ModelConfig, Packed, Policy, Pretrained, SpecialTokens, TARGET_MODULES,
     Tensor, Tuning, ops,
@@ -294,6 +295,8 @@ fn check(options: &Options) -> Result<()> {
 
 /// A random model of a few layers on the CPU.
 fn small(architecture: Architecture) -> Result<Pretrained> {
+    let stretch =
+        Stretch { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 128 };
     let config = ModelConfig {
         architecture,
         vocab_size: 1000,
@@ -306,7 +309,7 @@ fn small(architecture: Architecture) -> Result<Pretrained> {
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
-        rope_scaling: None,
+        rope_scaling: (architecture == Architecture::Llama).then_some(stretch),
         tie_word_embeddings: true,
     };
     Pretrained::random(config, SpecialTokens::default(), &mut ChaCha8Rng::seed_from_u64(3), &Device::Cpu)
@@ -337,16 +340,14 @@ fn check_one(
     Ok(())
 }
 
-/// A policy that has left its start, the same on every device.
+/// A policy that has left its start, so that norms are not one and biases not zero; the same on every device.
 fn moved(base: Pretrained, tuning: &Tuning) -> Result<Policy> {
     let policy = Policy::new(base, tuning, &mut ChaCha8Rng::seed_from_u64(4))?;
-    if matches!(tuning, Tuning::Lora(_)) {
-        for (index, (_, var)) in policy.parameters().iter().enumerate() {
-            let values: Vec<f32> =
-                (0..var.elem_count()).map(|i| ((i * 37 + index * 11) % 101) as f32 / 5000.0 - 0.01).collect();
-            let step = Tensor::from_vec(values, var.shape(), &Device::Cpu)?.to_device(var.device())?;
-            var.set(&(var.as_tensor() + step)?)?;
-        }
+    for (index, (_, var)) in policy.parameters().iter().enumerate() {
+        let values: Vec<f32> =
+            (0..var.elem_count()).map(|i| ((i * 37 + index * 11) % 101) as f32 / 5000.0 - 0.01).collect();
+        let step = Tensor::from_vec(values, var.shape(), &Device::Cpu)?.to_device(var.device())?;
+        var.set(&(var.as_tensor() + step.to_dtype(var.dtype())?)?)?;
     }
     Ok(policy)
 }

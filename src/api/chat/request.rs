@@ -83,6 +83,7 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
         thinking: request.thinking.as_ref(),
         enable_thinking: request.enable_thinking,
         template: request.chat_template_kwargs.as_ref(),
+        thinking_budget: request.thinking_budget,
         max_reasoning_tokens: request.max_reasoning_tokens,
         thinking_token_budget: request.thinking_token_budget,
         latency_budget_ms: request.latency_budget_ms,

@@ -23,6 +23,8 @@ pub struct EffortFields<'a> {
     pub enable_thinking: Option<bool>,
     /// `chat_template_kwargs`
     pub template: Option<&'a TemplateField>,
+    /// `thinking_budget`
+    pub thinking_budget: Option<i64>,
     /// `max_reasoning_tokens`
     pub max_reasoning_tokens: Option<i64>,
     /// `thinking_token_budget`
@@ -46,6 +48,7 @@ impl EffortFields<'_> {
         Ok(Wish {
             model: model.to_owned(),
             effort: self.effort()?,
+            asks_for_thoughts: self.switches()?.into_iter().find_map(|(field, on)| (on == Some(true)).then_some(field)),
             latency_budget,
             max_reasoning_tokens: self.budget()?,
             max_completion_tokens,
@@ -64,11 +67,33 @@ impl EffortFields<'_> {
     }
 
     fn effort(&self) -> Result<Option<EffortWish>, ApiError> {
-        let named = self.reasoning_effort.filter(|value| !value.is_null());
-        let named = named.map(|value| effort(value, "reasoning_effort")).transpose()?;
-        let nested = self.reasoning.and_then(|reasoning| reasoning.effort.as_ref()).filter(|value| !value.is_null());
-        let nested = nested.map(|value| effort(value, "reasoning.effort")).transpose()?;
+        let read = |field: &'static str, value: Option<&Value>| {
+            let value = value.filter(|value| !value.is_null());
+            Ok::<_, ApiError>((field, value.map(|value| effort(value, field)).transpose()?))
+        };
+        let named = [
+            read("reasoning_effort", self.reasoning_effort)?,
+            read("reasoning.effort", self.reasoning.and_then(|reasoning| reasoning.effort.as_ref()))?,
+            read(
+                "chat_template_kwargs.reasoning_effort",
+                self.template.and_then(|template| template.reasoning_effort.as_ref()),
+            )?,
+        ];
         let off = EffortWish::Named(Effort::None);
+        let switches = self.switches()?;
+        let closed = switches.map(|(field, on)| (field, (on == Some(false)).then_some(off)));
+        let effort = agree(named.into_iter().chain(closed))?;
+        match switches.into_iter().find(|(_, on)| *on == Some(true)) {
+            Some((field, _)) if effort == Some(off) => {
+                let message = format!("`{field}` asks for thoughts and another field for effort `none`; send one");
+                Err(ApiError::invalid(field, message))
+            }
+            _ => Ok(effort),
+        }
+    }
+
+    /// The fields that switch thoughts on or off.
+    fn switches(&self) -> Result<[(&'static str, Option<bool>); 5], ApiError> {
         let thinking = match self.thinking.and_then(|thinking| thinking.kind.as_deref()) {
             None | Some("adaptive") => None,
             Some("enabled") => Some(true),
@@ -79,22 +104,13 @@ impl EffortFields<'_> {
                 return Err(ApiError::invalid("thinking.type", message));
             }
         };
-        let switches = [
+        Ok([
             ("reasoning.enabled", self.reasoning.and_then(|reasoning| reasoning.enabled)),
             ("thinking.type", thinking),
             ("enable_thinking", self.enable_thinking),
             ("chat_template_kwargs.enable_thinking", self.template.and_then(|template| template.enable_thinking)),
             ("chat_template_kwargs.thinking", self.template.and_then(|template| template.thinking)),
-        ];
-        let closed = switches.map(|(field, on)| (field, (on == Some(false)).then_some(off)));
-        let effort = agree([("reasoning_effort", named), ("reasoning.effort", nested)].into_iter().chain(closed))?;
-        match switches.into_iter().find(|(_, on)| *on == Some(true)) {
-            Some((field, _)) if effort == Some(off) => {
-                let message = format!("`{field}` asks for thoughts and another field for effort `none`; send one");
-                Err(ApiError::invalid(field, message))
-            }
-            _ => Ok(effort),
-        }
+        ])
     }
 
     fn budget(&self) -> Result<Option<usize>, ApiError> {
@@ -104,6 +120,8 @@ impl EffortFields<'_> {
         agree([
             given("max_reasoning_tokens", self.max_reasoning_tokens)?,
             given("thinking_token_budget", self.thinking_token_budget)?,
+            given("thinking_budget", self.thinking_budget)?,
+            given("chat_template_kwargs.thinking_budget", self.template.and_then(|template| template.thinking_budget))?,
             given("reasoning.max_tokens", self.reasoning.and_then(|reasoning| reasoning.max_tokens))?,
             given("thinking.budget_tokens", self.thinking.and_then(|thinking| thinking.budget_tokens))?,
         ])
@@ -195,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn chat_templates_are_told_efforts_and_budgets_too() {
+        let template = TemplateField {
+            reasoning_effort: Some(json!("low")),
+            thinking_budget: Some(7),
+            enable_thinking: Some(true),
+            thinking: None,
+        };
+        let fields = EffortFields { template: Some(&template), ..Default::default() };
+        let wish = fields.wish("m", None).unwrap();
+        assert_eq!((wish.effort, wish.max_reasoning_tokens), (Some(EffortWish::Named(Effort::Low)), Some(7)));
+        let error = EffortFields { thinking_budget: Some(8), ..fields }.wish("m", None).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("chat_template_kwargs.thinking_budget"));
+    }
+
+    #[test]
     fn thinking_may_be_switched_off_and_hidden() {
         let disabled = ThinkingField { kind: Some("disabled".into()), budget_tokens: None };
         let fields = EffortFields { thinking: Some(&disabled), ..Default::default() };
@@ -223,8 +256,8 @@ mod tests {
             assert_eq!(fields.wish("m", None).unwrap_err().param.as_deref(), Some(param));
         }
         for template in [
-            TemplateField { enable_thinking: Some(false), thinking: None },
-            TemplateField { enable_thinking: None, thinking: Some(false) },
+            TemplateField { enable_thinking: Some(false), ..Default::default() },
+            TemplateField { thinking: Some(false), ..Default::default() },
         ] {
             let fields = EffortFields { template: Some(&template), ..Default::default() };
             assert_eq!(fields.wish("m", None).unwrap().effort, Some(EffortWish::Named(Effort::None)));
@@ -234,7 +267,9 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some("enable_thinking"));
         }
         let fields = EffortFields { enable_thinking: Some(true), reasoning_effort: Some(&low), ..Default::default() };
-        assert_eq!(fields.wish("m", None).unwrap().effort, Some(EffortWish::Named(Effort::Low)));
+        let wish = fields.wish("m", None).unwrap();
+        assert_eq!(wish.effort, Some(EffortWish::Named(Effort::Low)));
+        assert_eq!(wish.asks_for_thoughts, Some("enable_thinking"));
         let fields = EffortFields { thinking: Some(&enabled), reasoning: Some(&on), ..Default::default() };
         assert_eq!(fields.wish("m", None).unwrap().effort, None);
         let fields = EffortFields { reasoning_effort: Some(&low), ..fields };

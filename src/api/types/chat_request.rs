@@ -43,6 +43,9 @@ pub struct ChatRequest {
     /// Another name of `max_reasoning_tokens`.
     #[serde(default)]
     pub thinking_token_budget: Option<i64>,
+    /// Another name of `max_reasoning_tokens`, as Qwen's API writes it.
+    #[serde(default)]
+    pub thinking_budget: Option<i64>,
     /// With effort `auto`: the time in milliseconds that the answer may be expected to take. Extension.
     #[serde(default)]
     pub latency_budget_ms: Option<i64>,

@@ -47,8 +47,8 @@ pub struct ThinkingField {
     pub budget_tokens: Option<i64>,
 }
 
-/// `chat_template_kwargs`, as clients of vLLM and SGLang write it: of what they hand to chat templates, the switches of
-/// thoughts. Other keys are listed in `x-brevity-ignored`.
+/// `chat_template_kwargs`, as clients of vLLM and SGLang write it: of what they hand to chat templates, what says how much
+/// shall be thought. Other keys are listed in `x-brevity-ignored`.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct TemplateField {
     /// `false` is the effort `none` (Qwen3's templates).
@@ -57,4 +57,11 @@ pub struct TemplateField {
     /// `false` is the effort `none` (DeepSeek's and Granite's templates).
     #[serde(default)]
     pub thinking: Option<bool>,
+    /// Same as the field of this name beside it (gpt-oss's templates).
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub reasoning_effort: Option<Value>,
+    /// Same as `max_reasoning_tokens`.
+    #[serde(default)]
+    pub thinking_budget: Option<i64>,
 }

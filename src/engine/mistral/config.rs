@@ -4,13 +4,32 @@
 //! word what the settings do not say. Here newer files are put into that layout, and models that would come out wrong are
 //! refused. Nothing is loaded here.
 
+use brevity_training::model::Architecture;
 use serde_json::{Map, Value, json};
 
 /// Models whose rotary frequencies the engine takes as they are, whatever the settings say (read in its source).
-const NEVER_SCALED: [&str; 5] = ["qwen2", "qwen3", "qwen3_moe", "mistral", "mixtral"];
+const NEVER_SCALED: [&str; 11] = [
+    "gemma",
+    "gemma2",
+    "glm4",
+    "glm4_moe",
+    "mixtral",
+    "phi",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+    "starcoder2",
+];
 
 /// Models whose biases the engine does not read (read in its source).
-const NEVER_BIASED: [&str; 3] = ["qwen3", "llama", "mistral"];
+const NEVER_BIASED: [&str; 5] = ["llama", "mistral", "qwen3", "qwen3_moe", "smollm3"];
+
+/// Models whose heads the engine takes to be as wide as hidden size over heads (read in its source).
+const EVEN_HEADS: [&str; 3] = ["llama", "qwen2", "smollm3"];
+
+/// Rotary settings that the engine looks for at the top level.
+const LIFTED: [&str; 2] = ["rope_theta", "partial_rotary_factor"];
 
 /// Keys to put over those of `config`, an object, for the engine; none where it reads all there is.
 ///
@@ -18,28 +37,55 @@ const NEVER_BIASED: [&str; 3] = ["qwen3", "llama", "mistral"];
 /// What the engine would leave out, and what to do.
 pub fn overrides(config: &Value) -> Result<Option<Value>, String> {
     let model_type = config["model_type"].as_str().unwrap_or_default();
+    let is_one_of = |types: &[&str]| types.contains(&model_type);
     for key in ["attention_bias", "mlp_bias"] {
-        if NEVER_BIASED.contains(&model_type) && config[key] == true {
+        if is_one_of(&NEVER_BIASED) && config[key] == true {
             return Err(unread(&format!("`{key}`"), model_type));
         }
     }
-    let newer = config["rope_parameters"].as_object();
-    let Some(rope) = newer.or(config["rope_scaling"].as_object()) else { return Ok(None) };
+    let count = |key: &str| config[key].as_u64();
+    if let (Some(width), Some(hidden), Some(heads)) =
+        (count("head_dim"), count("hidden_size"), count("num_attention_heads"))
+        && is_one_of(&EVEN_HEADS)
+        && width * heads != hidden
+    {
+        return Err(unread(&format!("heads of {width}, not {hidden} / {heads},"), model_type));
+    }
+    // Where a file has both, transformers takes the older.
+    let (older, newer) = (config["rope_scaling"].as_object(), config["rope_parameters"].as_object());
+    let rope = older.or(newer).cloned().unwrap_or_default();
     let kind = rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str).unwrap_or("default");
-    if NEVER_SCALED.contains(&model_type) && kind != "default" {
+    // Of these the engine reads the newer settings, and only them.
+    let is_mistral = model_type == "mistral";
+    if kind != "default" && (is_one_of(&NEVER_SCALED) || is_mistral && older.is_some()) {
         return Err(unread(&format!("rotary positions of type \"{kind}\""), model_type));
     }
+    if is_mistral {
+        return Ok(None);
+    }
     let mut over = Map::new();
-    if let Some(theta) = rope.get("rope_theta").filter(|_| config["rope_theta"].is_null()) {
-        over.insert("rope_theta".into(), theta.clone());
+    for key in LIFTED {
+        let found = rope.get(key).or_else(|| newer.and_then(|newer| newer.get(key)));
+        if let Some(value) = found.filter(|&value| *value != config[key]) {
+            over.insert(key.into(), value.clone());
+        }
+    }
+    // What the oldest files leave out, as transformers fills it in.
+    if Architecture::ALL.iter().any(|known| known.model_type() == model_type) {
+        if config["rope_theta"].is_null() && !over.contains_key("rope_theta") {
+            over.insert("rope_theta".into(), json!(10_000.0));
+        }
+        if config["num_key_value_heads"].is_null() {
+            over.insert("num_key_value_heads".into(), config["num_attention_heads"].clone());
+        }
     }
     if kind != "default" && config["rope_scaling"]["rope_type"].is_null() {
         let mut scaling = rope.clone();
-        scaling.remove("rope_theta");
+        scaling.retain(|key, _| !LIFTED.contains(&key.as_str()));
         scaling.insert("rope_type".into(), json!(kind));
         over.insert("rope_scaling".into(), scaling.into());
     }
-    Ok(Some(Value::from(over)).filter(|over| over != &json!({})))
+    Ok((!over.is_empty()).then(|| over.into()))
 }
 
 fn unread(what: &str, model_type: &str) -> String {
@@ -53,43 +99,86 @@ fn unread(what: &str, model_type: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A model of `model_type` with `keys`, beside what every file has.
+    fn config(model_type: &str, keys: Value) -> Value {
+        let mut config = json!({
+            "model_type": model_type, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
+        });
+        if let (Some(config), Value::Object(keys)) = (config.as_object_mut(), keys) {
+            config.extend(keys);
+        }
+        config
+    }
+
+    fn told(model_type: &str, keys: Value) -> Option<Value> {
+        overrides(&config(model_type, keys)).unwrap()
+    }
+
     #[test]
     fn newer_files_are_put_into_the_older_layout() {
-        let plain = json!({"model_type": "qwen2", "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}});
-        assert_eq!(overrides(&plain).unwrap(), Some(json!({"rope_theta": 1e6})));
+        let plain = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}});
+        assert_eq!(told("qwen2", plain), Some(json!({"rope_theta": 1e6})));
         let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0});
         let mut newer = llama3.clone();
         newer["rope_theta"] = json!(5e5);
-        let told = overrides(&json!({"model_type": "llama", "rope_parameters": newer})).unwrap();
-        assert_eq!(told, Some(json!({"rope_theta": 5e5, "rope_scaling": llama3})));
+        let expected = json!({"rope_theta": 5e5, "rope_scaling": llama3});
+        assert_eq!(told("llama", json!({"rope_parameters": newer})), Some(expected));
+        let partial = json!({"rope_theta": 1e4, "partial_rotary_factor": 0.5, "rope_type": "default"});
+        let expected = json!({"rope_theta": 1e4, "partial_rotary_factor": 0.5});
+        assert_eq!(told("glm4", json!({"rope_parameters": partial})), Some(expected));
+        let oldest = json!({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}});
+        assert_eq!(told("llama", oldest).unwrap()["rope_scaling"]["rope_type"], "linear");
         // Layers of several kinds, each with settings of its own: left to the engine.
-        let nested = json!({"model_type": "gemma3", "rope_parameters": {"full_attention": {"rope_theta": 1e6}}});
-        assert_eq!(overrides(&nested).unwrap(), None);
+        let nested = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}});
+        assert_eq!(told("gemma3", nested), None);
+    }
+
+    #[test]
+    fn settings_in_both_places_are_taken_as_transformers_takes_them() {
+        let both = json!({"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}});
+        assert_eq!(told("llama", both), Some(json!({"rope_theta": 1e6})));
+        let added = json!({
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+        });
+        assert!(overrides(&config("qwen3", added)).unwrap_err().contains("\"yarn\""));
+        assert_eq!(told("qwen3", json!({"rope_theta": 1e6, "rope_parameters": null, "rope_scaling": null})), None);
+    }
+
+    #[test]
+    fn the_oldest_files_are_completed() {
+        let llama2 = json!({"rope_scaling": null, "num_key_value_heads": null});
+        assert_eq!(told("llama", llama2), Some(json!({"rope_theta": 10_000.0, "num_key_value_heads": 4})));
+        assert_eq!(told("unheard-of", json!({"num_key_value_heads": null})), None);
     }
 
     #[test]
     fn what_the_engine_reads_itself_is_left_alone() {
-        for config in [
-            json!({"model_type": "qwen2", "rope_theta": 1e6, "rope_scaling": null}),
-            json!({"model_type": "llama", "rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
-            json!({"model_type": "qwen3", "rope_theta": 1e6, "attention_bias": false}),
-            json!({"model_type": "unheard-of", "attention_bias": true}),
+        for (model_type, keys) in [
+            ("qwen2", json!({"rope_theta": 1e6, "rope_scaling": null, "attention_bias": true})),
+            (
+                "llama",
+                json!({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}, "head_dim": 16}),
+            ),
+            ("qwen3", json!({"rope_theta": 1e6, "attention_bias": false, "head_dim": 128})),
+            ("mistral", json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}})),
+            ("unheard-of", json!({"attention_bias": true})),
         ] {
-            assert_eq!(overrides(&config).unwrap(), None, "{config}");
+            assert_eq!(told(model_type, keys.clone()), None, "{model_type} {keys}");
         }
-        let oldest =
-            json!({"model_type": "llama", "rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}});
-        let told = overrides(&oldest).unwrap().unwrap();
-        assert_eq!(told["rope_scaling"]["rope_type"], "linear");
     }
 
     #[test]
     fn what_it_would_leave_out_is_refused() {
-        let refused = |config: Value| overrides(&config).unwrap_err();
+        let refused = |model_type: &str, keys: Value| overrides(&config(model_type, keys)).unwrap_err();
         for key in ["rope_parameters", "rope_scaling"] {
-            let told = refused(json!({"model_type": "qwen3", key: {"rope_type": "yarn", "factor": 4.0}}));
-            assert!(told.contains("\"yarn\"") && told.contains("\"qwen3\"") && told.contains("upstream"), "{told}");
+            for model_type in ["qwen3", "qwen3_next"] {
+                let why = refused(model_type, json!({key: {"rope_type": "yarn", "factor": 4.0}}));
+                assert!(why.contains("\"yarn\"") && why.contains(model_type) && why.contains("upstream"), "{why}");
+            }
         }
-        assert!(refused(json!({"model_type": "llama", "attention_bias": true})).contains("`attention_bias`"));
+        assert!(refused("mistral", json!({"rope_scaling": {"type": "yarn"}})).contains("\"yarn\""));
+        assert!(refused("llama", json!({"attention_bias": true})).contains("`attention_bias`"));
+        assert!(refused("llama", json!({"head_dim": 128})).contains("heads of 128, not 64 / 4"));
     }
 }

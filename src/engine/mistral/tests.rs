@@ -1,6 +1,7 @@
 //! The engine on the bundled family: what every tier says, alone and in company, and what survives which accident.
 
 mod answers;
+mod architectures;
 mod batches;
 mod life;
 mod tiers;

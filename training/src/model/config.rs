@@ -58,7 +58,8 @@ impl ModelConfig {
             let names = Architecture::ALL.map(Architecture::model_type).join(", ");
             return Err(format!("`model_type` is \"{model_type}\"; known here are {names}"));
         };
-        for key in ["use_sliding_window", "attention_bias", "mlp_bias"] {
+        let unknown_biases: &[&str] = if architecture.has_biases() { &[] } else { &["attention_bias", "mlp_bias"] };
+        for &key in ["use_sliding_window"].iter().chain(unknown_biases) {
             if json.get(key).and_then(Value::as_bool) == Some(true) {
                 return Err(format!("`{key}` is true, which no decoder here supports"));
             }
@@ -68,8 +69,10 @@ impl ModelConfig {
         {
             return Err(format!("`hidden_act` is \"{activation}\"; decoders here have silu"));
         }
-        // Newer files keep the rotary settings in an object of their own.
-        let rope = json.get("rope_parameters").or(json.get("rope_scaling")).and_then(Value::as_object);
+        // Newer files keep all rotary settings in one object; where there are both, transformers takes the older.
+        let object = |key: &str| json.get(key).and_then(Value::as_object);
+        let (older, newer) = (object("rope_scaling"), object("rope_parameters"));
+        let rope = older.or(newer);
         let kind = rope.and_then(|rope| rope.get("rope_type").or(rope.get("type"))).and_then(Value::as_str);
         let rope_scaling = match (kind, rope) {
             (None | Some("default"), _) => None,
@@ -80,7 +83,7 @@ impl ModelConfig {
                 ));
             }
         };
-        let theta = json.get("rope_theta").or(rope.and_then(|rope| rope.get("rope_theta")));
+        let theta = [rope, newer, Some(json)].into_iter().flatten().find_map(|settings| settings.get("rope_theta"));
         let hidden_size = count(json, "hidden_size")?;
         let num_attention_heads = count(json, "num_attention_heads")?;
         let config = Self {
@@ -90,10 +93,9 @@ impl ModelConfig {
             intermediate_size: count(json, "intermediate_size")?,
             num_hidden_layers: count(json, "num_hidden_layers")?,
             num_attention_heads,
-            num_key_value_heads: if json.contains_key("num_key_value_heads") {
-                count(json, "num_key_value_heads")?
-            } else {
-                num_attention_heads
+            num_key_value_heads: match json.get("num_key_value_heads") {
+                None | Some(Value::Null) => num_attention_heads,
+                Some(_) => count(json, "num_key_value_heads")?,
             },
             head_dim: match json.get("head_dim") {
                 Some(Value::Number(_)) => count(json, "head_dim")?,
@@ -326,6 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn rotary_settings_are_taken_as_transformers_takes_them() {
+        let read = |keys: Value| {
+            let mut json = minimal();
+            json.remove("rope_parameters");
+            json.extend(keys.as_object().unwrap().clone());
+            ModelConfig::from_json(&json)
+        };
+        let plain = json!({"rope_type": "default", "rope_theta": 5000.0});
+        let both = read(json!({"rope_theta": 7000.0, "rope_parameters": plain})).unwrap();
+        assert_eq!(both.rope_theta, 5000.0);
+        let llama2 = read(json!({"rope_scaling": null, "rope_parameters": null, "num_key_value_heads": null})).unwrap();
+        assert_eq!((llama2.rope_theta, llama2.rope_scaling, llama2.num_key_value_heads), (10_000.0, None, 4));
+        let yarn = json!({"type": "yarn", "factor": 4.0});
+        assert!(read(json!({"rope_parameters": plain, "rope_scaling": yarn})).unwrap_err().contains("yarn"));
+        let stretched = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        });
+        let llama3 = read(json!({"rope_parameters": null, "rope_theta": 7000.0, "rope_scaling": stretched})).unwrap();
+        assert_eq!((llama3.rope_theta, llama3.rope_scaling.unwrap().factor), (7000.0, 8.0));
+    }
+
+    #[test]
     fn parameters_of_published_shapes() {
         let deepseek_1_5b = ModelConfig {
             architecture: Architecture::Qwen2,
@@ -376,7 +401,11 @@ mod tests {
         assert!(refused("hidden_size", json!("wide")).contains("`hidden_size`"));
         assert!(refused("num_key_value_heads", json!(3)).contains("multiple"));
         assert!(refused("model_type", json!("gemma")).ends_with("\"gemma\"; known here are qwen2, qwen3, llama"));
-        assert!(refused("attention_bias", json!(true)).contains("`attention_bias`"));
+        let mut biased = minimal();
+        biased.insert("attention_bias".into(), json!(true));
+        assert!(ModelConfig::from_json(&biased).is_ok(), "Qwen2 has no such key, and biases anyway");
+        biased.insert("model_type".into(), json!("llama"));
+        assert!(ModelConfig::from_json(&biased).unwrap_err().contains("`attention_bias`"));
         assert!(refused("hidden_act", json!("gelu")).contains("gelu"));
         assert!(refused("rope_parameters", json!({"rope_type": "yarn"})).contains("yarn"));
         let mut json = minimal();

@@ -98,6 +98,8 @@ pub fn read_weights(folder: &Path, config: &ModelConfig, dtype: DType, device: &
     if config.tie_word_embeddings {
         found.remove("lm_head.weight");
     }
+    // Tables that old Llama files keep; they follow from the configuration.
+    found.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
     if let Some(name) = found.keys().next() {
         return Err(Error::format(folder, format!("the weights hold `{name}`, which this architecture does not have")));
     }
@@ -154,6 +156,17 @@ mod tests {
         let weights = read_weights(folder.path(), &config, DType::F32, &Device::Cpu).unwrap();
         assert!(!weights.contains_key("lm_head.weight"));
         assert_eq!(weights.len(), tiny().weights.len() - 1);
+    }
+
+    #[test]
+    fn rotary_tables_of_old_files_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut weights = tiny().weights;
+        let table = weights["model.norm.weight"].clone();
+        weights.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), table);
+        write_weights(folder.path(), &weights).unwrap();
+        let read = read_weights(folder.path(), &tiny_config(), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(read.len(), weights.len() - 1);
     }
 
     #[test]

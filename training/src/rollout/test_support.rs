@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{RolloutRequest, SamplingParams};
+use crate::model::ops::Stretch;
 use crate::model::ops::test_support::wave;
 use crate::model::{Architecture, ModelConfig, Pretrained, SpecialTokens};
 
@@ -15,11 +16,26 @@ pub(super) const END: u32 = 3;
 pub(super) const PARAMS: SamplingParams = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 90 };
 
 pub(super) fn model() -> Pretrained {
-    model_of(Architecture::Qwen2, 6)
+    random(Architecture::Qwen2, 6)
 }
 
-/// A model with heads of `head_dim`; norms of heads, where there are some, do not leave them as they are.
+/// A model with heads of `head_dim`, in which everything that makes its architecture another than the rest has an effect.
 pub(super) fn model_of(architecture: Architecture, head_dim: usize) -> Pretrained {
+    let mut model = random(architecture, head_dim);
+    for (name, weight) in &mut model.weights {
+        let wave = wave(weight.dims(), 0.2);
+        if name.ends_with(".bias") {
+            *weight = wave;
+        } else if name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight") {
+            *weight = (wave + 1.2).unwrap();
+        }
+    }
+    model
+}
+
+fn random(architecture: Architecture, head_dim: usize) -> Pretrained {
+    let stretch =
+        Stretch { factor: 4.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 32 };
     let config = ModelConfig {
         architecture,
         vocab_size: 37,
@@ -32,17 +48,11 @@ pub(super) fn model_of(architecture: Architecture, head_dim: usize) -> Pretraine
         max_position_embeddings: 160,
         rms_norm_eps: 1e-6,
         rope_theta: 10_000.0,
-        rope_scaling: None,
+        rope_scaling: (architecture == Architecture::Llama).then_some(stretch),
         tie_word_embeddings: false,
     };
     let tokens = SpecialTokens { bos: None, eos: vec![END], pad: None };
-    let mut model = Pretrained::random(config, tokens, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap();
-    for (name, weight) in &mut model.weights {
-        if name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight") {
-            *weight = (wave(&[head_dim], 0.2) + 1.2).unwrap();
-        }
-    }
-    model
+    Pretrained::random(config, tokens, &mut ChaCha8Rng::seed_from_u64(1), &Device::Cpu).unwrap()
 }
 
 /// Three requests for each of seven prompts of different lengths, over and over.

@@ -17,10 +17,36 @@ use super::{pattern, words};
 
 static COUNTED: LazyLock<Regex> = LazyLock::new(|| {
     let number = r"[-+]?(?:[0-9.,/]*[0-9]|\\frac\{[0-9]+\}\{[0-9]+\})";
-    pattern(&format!(r"^({number})\\(?:text|mbox|textrm|mathrm)\{{([A-Za-z-]+)\}}$"))
+    pattern(&format!(r"^({number})\\(?:text|mbox|textrm)\{{([A-Za-z-]{{2,}})\}}$"))
 });
-/// Nouns that multiply, and are no names of numbers.
-const MULTIPLES: [&str; 7] = ["dozen", "dozens", "pair", "pairs", "k", "K", "M"];
+/// Parts of words that multiply or divide the number before them.
+const MULTIPLES: [&str; 25] = [
+    "hundred",
+    "thousand",
+    "illion",
+    "lakh",
+    "crore",
+    "dozen",
+    "score",
+    "gross",
+    "pair",
+    "half",
+    "halves",
+    "third",
+    "quarter",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "percent",
+    "squared",
+    "cubed",
+    "power",
+    "factorial",
+];
 
 const RULES: Rules = Rules { strict: true };
 /// Most elements of a list that is compared in any order; the number of comparisons grows with the square.
@@ -88,11 +114,13 @@ fn shares(prediction: &str, reference: &str, comparison: &mut Comparison) -> Opt
     }
 }
 
-/// The number of `18\text{eggs}`, which against a number alone says what was counted. A noun that is a number is part of it.
+/// The number of `18\text{eggs}`, which against a number alone says what was counted. Words that change it are part of it.
 fn counted(text: &str) -> Option<&str> {
     let (number, noun) = COUNTED.captures(text).and_then(|found| Some((found.get(1)?, found.get(2)?)))?;
-    let is_number = words::number(noun.as_str(), true).is_some() || MULTIPLES.contains(&noun.as_str());
-    (!is_number).then_some(number.as_str())
+    // No spaces are left between the words.
+    let words = noun.as_str().to_lowercase();
+    let changes = words::number(&words, true).is_some() || MULTIPLES.iter().any(|part| words.contains(part));
+    (!changes).then_some(number.as_str())
 }
 
 /// The elements of a set or a list, every `\pm` taken as two; a single answer is its only element.

@@ -25,7 +25,8 @@ static PLAIN_UNIT: LazyLock<Regex> =
 static DEGREES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^(.*[0-9}\)])\s*(?:\^\s*(?:\\circ\b|\{\s*\\circ\s*\})|°|\\degree\b)$"));
 static THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([-+]?[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?$"));
-static SPACED_THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[-+]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?$"));
+static SPACED_THOUSANDS: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^[-+]?[0-9]{1,3}(?:(?: |~|\\[,!])+[0-9]{3})+(?:\.[0-9]+)?$"));
 static EMPTY_TEXT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\(?:text|mbox|textrm|mathrm)\{\s*\}"));
 static MIXED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(-?[0-9]+) +([0-9]+)/([0-9]+)$"));
 
@@ -75,6 +76,9 @@ pub(super) fn strict(raw: &str) -> String {
     }
     // What a currency sign stood in.
     substitute(&mut text, &EMPTY_TEXT, "");
+    if SPACED_THOUSANDS.is_match(&text) {
+        text.retain(|character| !matches!(character, ' ' | '~' | '\\' | ',' | '!'));
+    }
     // A row break `\\` may be followed by any of the layout characters; it is kept apart while those are removed.
     replace(&mut text, r"\\", "\u{1}");
     substitute(&mut text, &DELIMITER_SIZE, "");
@@ -89,9 +93,6 @@ pub(super) fn strict(raw: &str) -> String {
     while let Some(inner) = WHOLE_TEXT.captures(&text).and_then(|found| found.get(1)) {
         text = inner.as_str().trim().to_owned();
         drop_units(&mut text);
-    }
-    if SPACED_THOUSANDS.is_match(&text) {
-        replace(&mut text, " ", "");
     }
     if let Some(number) = words::number(&text, true) {
         return number;

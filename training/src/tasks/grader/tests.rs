@@ -184,6 +184,8 @@ fn strict_mode_reads_the_notations_of_models() {
         (r"12\text{ red balls}", r"12\text{ red balls}"),
         (r"\text{20 minutes}", "20"),
         ("1 000", "1000"),
+        (r"1\,000\,000", "1000000"),
+        (r"3\mathrm{i}", "3i"),
     ] {
         let grade = STRICT.grade(&format!(r"Thus $\boxed{{{response}}}$."), answer);
         assert!(grade.correct, "{response} | {answer}: {grade:?}");
@@ -194,13 +196,21 @@ fn strict_mode_reads_the_notations_of_models() {
 fn strict_mode_reads_no_noun_that_changes_the_number() {
     for (response, answer) in [
         (r"2\text{ million}", "2"),
-        (r"2\text{ dozen}", "2"),
+        (r"2\text{ million dollars}", "2"),
+        (r"2\text{ Dozen}", "2"),
+        (r"3\text{ dozen eggs}", "3"),
+        (r"3\text{ tenths}", "3"),
+        (r"5\text{ squared}", "5"),
+        (r"3\mathrm{i}", "3"),
+        (r"4\text{x}", "4"),
         (r"18\text{ eggs}", r"18\text{ hens}"),
         (r"18\text{ eggs}", "17"),
         (r"2\text{ x}", "2x"),
         ("3ab", "3"),
         (r"2\text{ h }30\text{ m}", "2"),
         ("1 0000", "10000"),
+        (r"100 \quad 200", "100200"),
+        (r"100\;200", "100200"),
     ] {
         assert!(!STRICT.grade(&format!(r"Thus $\boxed{{{response}}}$."), answer).correct, "{response} | {answer}");
     }
