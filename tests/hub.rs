@@ -193,3 +193,26 @@ fn a_recipe_takes_its_base_and_its_data_from_the_hub() {
     let refused = with("1");
     assert!(refused.stderr.contains("base: `base` is no repository"), "{}", refused.stderr);
 }
+
+#[test]
+fn an_evaluation_takes_its_problems_from_the_hub() {
+    let space = Workspace::with_base();
+    let server = HubServer::start("org/set", &space.path("base"), None);
+    server.push("data/test.jsonl", &space.bytes("problems.jsonl"));
+    let eval = |suite: &str, offline: &str| {
+        let arguments = ["eval", "--model", "base", "--suite", suite, "--max-new-tokens", "4", "--out", "out"];
+        let mut command = space.command(&arguments);
+        command.env("HF_HOME", space.path("home")).env("HF_ENDPOINT", server.address()).env("HF_HUB_OFFLINE", offline);
+        crate::support::Finished::new(command.output().unwrap())
+    };
+    let suite = "file:hf://datasets/org/set@v1/data/test.jsonl";
+    let first = eval(suite, "0");
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    assert!(first.stderr.contains("fetching data/test.jsonl of datasets/org/set@v1"), "{}", first.stderr);
+    assert!(space.read("out/eval.json").contains("\"file:test.jsonl\""));
+    let again = eval(suite, "1");
+    assert_eq!((again.code, again.stderr.contains("fetching")), (Some(0), false), "{}", again.stderr);
+    let refused = eval("file:hf://datasets/org", "1");
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--suite: `hf://datasets/org`"), "{}", refused.stderr);
+}

@@ -22,7 +22,7 @@ use self::subject::{Place, Subject};
 use super::columns::Columns;
 use super::dtype::Dtype;
 use super::progress::{self, Fetching, Sampling};
-use super::{Failure, Result, interrupt, place};
+use super::{Failure, Result, interrupt, place, remote};
 
 /// Most tokens of a response, as in the released code.
 const MAX_NEW_TOKENS: usize = 32_768;
@@ -44,7 +44,8 @@ Examples:
   serve eval --family models/r1-1.5b --suite math:math500.jsonl \\
       --recipe training/recipes/deepseek-r1-distill-qwen-1.5b.toml
       a family on MATH500 with the paper's prompt and sampling
-  serve eval --model runs/checkpoint --suite gsm8k:gsm8k.jsonl --grader strict
+  serve eval --model runs/checkpoint --grader strict \\
+      --suite gsm8k:hf://datasets/openai/gsm8k/main/test-00000-of-00001.parquet
       a model folder that belongs to no family
   serve eval --family models/r1-1.5b --suite gsm8k:gsm8k.jsonl --device cuda:0 --dtype bf16
       on a GPU, in a build with CUDA
@@ -71,7 +72,8 @@ pub struct Arguments {
     model: Option<PathBuf>,
 
     /// Problems: `mini`, some of its levels as `mini:LEVEL,…`, or a JSONL, Parquet or Arrow file as `gsm8k:FILE`,
-    /// `math:FILE`, `aime:FILE` or, of any other form, `file:FILE`
+    /// `math:FILE`, `aime:FILE` or, of any other form, `file:FILE`. FILE may be on the hub,
+    /// `hf://datasets/ORGANISATION/NAME/PATH`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
 
@@ -158,8 +160,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let work_place = Place::of(arguments, recipe.as_ref())?;
     let (name, subjects, mut manifest) = subjects(arguments)?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
-    let problems = arguments
-        .suite
+    let problems = remote::suite(&arguments.suite)?
         .problems_of(problems_per_level(arguments, recipe.as_ref())?, &columns(arguments, recipe.as_ref()))?;
     place::writable(&out, "--out")?;
     let date = place::today();

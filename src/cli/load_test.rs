@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::columns::Columns;
 use super::progress::{self, Loading};
-use super::{Failure, Result, place};
+use super::{Failure, Result, place, remote};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,7 +73,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "suite")]
     prompts: Option<PathBuf>,
 
-    /// Problems, as in `serve eval`: `mini`, `mini:LEVEL,…`, `gsm8k:FILE`, `math:FILE`, `aime:FILE` or `file:FILE`
+    /// Problems, as in `serve eval`: `mini`, `mini:LEVEL,…`, `gsm8k:FILE`, `math:FILE`, `aime:FILE` or `file:FILE`,
+    /// where FILE may be `hf://datasets/ORGANISATION/NAME/PATH`
     #[arg(long, value_name = "SUITE", default_value = "mini")]
     suite: Suite,
 
@@ -222,11 +223,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return compare::run(first, second, &arguments.fail_if);
     }
     aims::check(arguments)?;
+    let suite = remote::suite(&arguments.suite)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(arguments))
+    runtime.block_on(measure(arguments, suite))
 }
 
-async fn measure(arguments: &Arguments) -> Result<()> {
+async fn measure(arguments: &Arguments, suite: Suite) -> Result<()> {
     let server = server(arguments)?;
     let model = match &arguments.model {
         Some(model) => model.clone(),
@@ -235,7 +237,7 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     let name = place::file_name(&model);
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/load-{name}").into());
     place::writable(&out, "--out")?;
-    let prompts: Arc<[Prompt]> = aims::prompts(arguments)?.into();
+    let prompts: Arc<[Prompt]> = aims::prompts(arguments, suite)?.into();
     let settings = aims::settings(arguments, &prompts)?;
     let client = Arc::new(Client::new(
         &server,

@@ -13,6 +13,7 @@ mod interrupt;
 mod load_test;
 mod place;
 mod progress;
+mod remote;
 mod serve;
 mod tiers;
 mod train;

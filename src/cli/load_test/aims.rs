@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use brevity::eval::NamedColumns;
+use brevity::eval::{NamedColumns, Suite};
 use brevity::family::Effort;
 use brevity::load::prompt::{Frame, Prompt, Prompts};
 use brevity::load::summary::Head;
@@ -54,13 +54,13 @@ pub fn check(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// The prompts.
+/// The prompts; of a suite those of `fetched`, whose file is on this machine.
 ///
 /// # Errors
 /// When they cannot be read.
-pub fn prompts(arguments: &Arguments) -> Result<Vec<Prompt>> {
+pub fn prompts(arguments: &Arguments, fetched: Suite) -> Result<Vec<Prompt>> {
     let frame = Frame { template: prompt_template(arguments), system: arguments.system.clone() };
-    let source = source(arguments);
+    let source = source(arguments, fetched);
     let is_mini = arguments.prompts.is_none() && arguments.suite.is_mini();
     Ok(source.load(&frame, arguments.problems.or(is_mini.then_some(MINI_PROBLEMS)))?)
 }
@@ -74,10 +74,10 @@ pub fn prompt_template(arguments: &Arguments) -> String {
     arguments.prompt_template.clone().unwrap_or_else(usual)
 }
 
-fn source(arguments: &Arguments) -> Prompts {
+fn source(arguments: &Arguments, suite: Suite) -> Prompts {
     match &arguments.prompts {
         Some(path) => Prompts::File(path.clone()),
-        None => Prompts::Suite(arguments.suite.clone(), arguments.columns.or(NamedColumns::default())),
+        None => Prompts::Suite(suite, arguments.columns.or(NamedColumns::default())),
     }
 }
 
@@ -195,7 +195,7 @@ pub fn head(
         url: server.shown().to_owned(),
         model: model.to_owned(),
         host: format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
-        prompts: source(arguments).to_string(),
+        prompts: source(arguments, arguments.suite.clone()).to_string(),
         prompt_count: prompts.len(),
         load: load(&settings.shape),
         seed: arguments.seed,

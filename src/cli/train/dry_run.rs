@@ -6,7 +6,8 @@ use brevity_training::tasks::mini::tokenizer::VOCABULARY_SIZE;
 use brevity_training::trainer::{Fit, ModelShape, Plan};
 
 use super::curves::LEARNING_CURVE;
-use super::{Work, base_is_there, destination, remote, tier_name};
+use super::{Work, base_is_there, destination, tier_name};
+use crate::cli::remote::address;
 use crate::cli::{Result, progress};
 
 /// Prints the plan.
@@ -21,7 +22,7 @@ pub fn show(work: &Work<'_>) -> Result<()> {
     };
     progress::print(&format!("{plan}\n{}", destinations(work)));
     match &work.recipe.base {
-        Some(base) if remote::address(Some(base)).is_some() => {
+        Some(base) if address(Some(base)).is_some() => {
             if work.recipe.model.is_some() {
                 progress::say("the size is that of the recipe's `[model]`: the base on the hub was not looked at");
             }

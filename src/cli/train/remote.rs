@@ -8,6 +8,7 @@ use brevity_training::recipe::Recipe;
 
 use crate::cli::Result;
 use crate::cli::progress::Fetching;
+use crate::cli::remote::address;
 
 /// Fetches the base (`hf://organisation/name[@revision]`) and the data file (`hf://datasets/…`) that are on the hub, puts into
 /// the recipe where they lie now, and returns the base's repository at the commit that was fetched.
@@ -26,9 +27,4 @@ pub fn fetch(recipe: &mut Recipe) -> Result<Option<HubId>> {
     recipe.base = Some(hub.folder(&found, Path::new(""), &mut fetching)?);
     recipe.base_name = Some(id.name().to_owned());
     Ok(Some(id.at(&found.commit)))
-}
-
-/// The path, if it is an address on the hub.
-pub fn address(path: Option<&Path>) -> Option<String> {
-    path.and_then(Path::to_str).filter(|path| path.starts_with(HubFile::SCHEME)).map(str::to_owned)
 }

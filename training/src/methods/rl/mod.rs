@@ -4,6 +4,7 @@
 //! the group, update. The loop below is that sentence; its parts are in the files beside it, the mathematics in
 //! [`crate::objective`], [`crate::advantage`] and [`crate::loss`].
 
+mod advice;
 mod experience;
 mod prompts;
 mod summary;
@@ -16,6 +17,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use self::advice::Advice;
 use self::experience::Collector;
 use self::prompts::Prompts;
 use self::update::Updater;
@@ -85,6 +87,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         observer.on_step(metrics, timings.as_ref().unwrap_or(&StepTimings::default()));
     }
 
+    let mut advice = Advice::default();
     let mut collector = Collector::new(recipe, &policy, &passes, &codec, objective)?;
     while step < recipe.run.steps as u64 {
         let started = Instant::now();
@@ -119,6 +122,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         log.append(&metrics, &timings)?;
         events.append(&metrics, &timings)?;
         observer.on_step(&metrics, &timings);
+        advice.on(&metrics, recipe.rollout.max_new_tokens).iter().for_each(|remark| observer.on_warning(remark));
         let last = step == recipe.run.steps as u64;
         let stop = observer.should_stop() && !last;
         if recipe.run.tier_every.is_some_and(|every| step.is_multiple_of(every as u64)) {

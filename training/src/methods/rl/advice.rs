@@ -1,0 +1,103 @@
+//! What the first steps say of a run that will come to nothing, told while it costs minutes and not a night.
+//!
+//! Thresholds are for runs that are plainly wrong; what may be so on purpose is not remarked on. Nothing is decided here.
+
+use std::collections::BTreeSet;
+
+use crate::trainer::StepMetrics;
+
+/// Share of cut off responses above which lengths say more of the limit than of the model.
+const MANY_CUT_OFF: f64 = 0.5;
+
+/// Share of responses without a verdict above which the reward says more of the grader than of the model.
+const MANY_UNDECIDED: f64 = 0.2;
+
+/// Remarks on a run's steps, each made once.
+#[derive(Debug, Default)]
+pub(super) struct Advice {
+    given: BTreeSet<&'static str>,
+}
+
+impl Advice {
+    /// What is new to say after a step whose responses had at most `limit` tokens.
+    pub(super) fn on(&mut self, metrics: &StepMetrics, limit: usize) -> Vec<String> {
+        let (step, percent) = (metrics.step, |share: f64| (share * 100.0).round());
+        let remarks = [
+            (
+                "cut off",
+                metrics.clipped_ratio >= MANY_CUT_OFF,
+                format!(
+                    "step {step}: {} % of the responses were cut off at `rollout.max_new_tokens` = {limit} and earn nothing; \
+                     raise it, or take prompts that need less",
+                    percent(metrics.clipped_ratio)
+                ),
+            ),
+            (
+                "none correct",
+                metrics.accuracy == 0.0,
+                format!(
+                    "step {step}: no response was correct, so none earned a reward; does the base answer prompts of this \
+                     form (`data.prompt_template`) with a `\\boxed{{}}`? `serve eval --model BASE --recipe RECIPE` keeps what \
+                     it says"
+                ),
+            ),
+            (
+                "all the same",
+                metrics.accuracy > 0.0 && metrics.frac_reward_zero_std == 1.0,
+                format!(
+                    "step {step}: all responses to a prompt got the same reward, for every prompt, so there was nothing to \
+                     learn; more `rollout.samples_per_prompt`, or other problems"
+                ),
+            ),
+            (
+                "undecided",
+                metrics.undecided_ratio >= MANY_UNDECIDED,
+                format!(
+                    "step {step}: the grader came to no verdict on {} % of the responses, which count as incorrect; \
+                     `data.gradable_only` leaves problems out whose reference it cannot read",
+                    percent(metrics.undecided_ratio)
+                ),
+            ),
+        ];
+        let new = remarks.into_iter().filter(|(name, holds, _)| *holds && self.given.insert(name));
+        new.map(|(_, _, remark)| remark).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(advice: &mut Advice, change: impl FnOnce(&mut StepMetrics)) -> Vec<String> {
+        let mut metrics = StepMetrics { step: 3, accuracy: 0.5, ..StepMetrics::default() };
+        change(&mut metrics);
+        advice.on(&metrics, 640)
+    }
+
+    #[test]
+    fn a_run_that_goes_well_is_not_remarked_on() {
+        let mut advice = Advice::default();
+        assert!(told(&mut advice, |_| {}).is_empty());
+        let early = |metrics: &mut StepMetrics| {
+            (metrics.clipped_ratio, metrics.undecided_ratio, metrics.frac_reward_zero_std) = (0.4, 0.1, 0.9);
+        };
+        assert!(told(&mut advice, early).is_empty());
+    }
+
+    #[test]
+    fn each_remark_is_made_once() {
+        let mut advice = Advice::default();
+        let cut_off = |metrics: &mut StepMetrics| metrics.clipped_ratio = 0.625;
+        let remarks = told(&mut advice, cut_off);
+        assert_eq!(remarks.len(), 1);
+        assert!(remarks[0].starts_with("step 3: 63 % of the responses were cut off at `rollout.max_new_tokens` = 640"));
+        assert!(told(&mut advice, cut_off).is_empty());
+        let wrong = |metrics: &mut StepMetrics| {
+            (metrics.accuracy, metrics.frac_reward_zero_std, metrics.undecided_ratio) = (0.0, 1.0, 0.2);
+        };
+        let remarks = told(&mut advice, wrong);
+        assert!(remarks.len() == 2 && remarks[0].contains("no response was correct"), "{remarks:?}");
+        assert!(remarks[1].contains("no verdict on 20 %"), "{remarks:?}");
+        assert!(told(&mut advice, |metrics| metrics.frac_reward_zero_std = 1.0)[0].contains("samples_per_prompt"));
+    }
+}
