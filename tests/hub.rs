@@ -213,6 +213,6 @@ fn an_evaluation_takes_its_problems_from_the_hub() {
     let again = eval(suite, "1");
     assert_eq!((again.code, again.stderr.contains("fetching")), (Some(0), false), "{}", again.stderr);
     let refused = eval("file:hf://datasets/org", "1");
-    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
     assert!(refused.stderr.contains("--suite: `hf://datasets/org`"), "{}", refused.stderr);
 }
