@@ -27,8 +27,8 @@ impl Advice {
                 "cut off",
                 metrics.clipped_ratio >= MANY_CUT_OFF,
                 format!(
-                    "step {step}: {} % of the responses were cut off at `rollout.max_new_tokens` = {limit} and earn nothing; \
-                     raise it, or take prompts that need less",
+                    "step {step}: {} % of the responses were cut off at `rollout.max_new_tokens` = {limit}; raise it, or take \
+                     prompts that need less",
                     percent(metrics.clipped_ratio)
                 ),
             ),
