@@ -209,7 +209,7 @@ fn an_evaluation_takes_its_problems_from_the_hub() {
     let first = eval(suite, "0");
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     assert!(first.stderr.contains("fetching data/test.jsonl of datasets/org/set@v1"), "{}", first.stderr);
-    assert!(space.read("out/eval.json").contains("\"file:test.jsonl\""));
+    assert!(space.read("out/eval.json").contains(&format!("\"{suite}\"")));
     let again = eval(suite, "1");
     assert_eq!((again.code, again.stderr.contains("fetching")), (Some(0), false), "{}", again.stderr);
     let refused = eval("file:hf://datasets/org", "1");

@@ -158,10 +158,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
     let settings = settings(arguments, recipe.as_ref())?;
     let work_place = Place::of(arguments, recipe.as_ref())?;
+    let suite = remote::suite(&arguments.suite)?;
     let (name, subjects, mut manifest) = subjects(arguments)?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
-    let problems = remote::suite(&arguments.suite)?
-        .problems_of(problems_per_level(arguments, recipe.as_ref())?, &columns(arguments, recipe.as_ref()))?;
+    let problems =
+        suite.problems_of(problems_per_level(arguments, recipe.as_ref())?, &columns(arguments, recipe.as_ref()))?;
     place::writable(&out, "--out")?;
     let date = place::today();
 

@@ -154,6 +154,8 @@ impl fmt::Display for Suite {
                 let levels: Vec<String> = levels.iter().map(Level::to_string).collect();
                 write!(formatter, "mini:test ({})", levels.join(", "))
             }
+            // A file on the hub is known to everybody by its address, one of this machine by its name.
+            Self::File { preset, path } if path.starts_with("hf:") => write!(formatter, "{preset}:{}", path.display()),
             Self::File { preset, path } => {
                 let name = path.file_name().unwrap_or(path.as_os_str());
                 write!(formatter, "{preset}:{}", name.to_string_lossy())
@@ -187,6 +189,8 @@ mod tests {
         let parsed = |name: &str| format!("{name}:a/b.jsonl").parse::<Suite>().unwrap().to_string();
         assert_eq!(["math", "math500"].map(parsed), ["math:b.jsonl"; 2]);
         assert_eq!(["aime", "aime24", "aime25"].map(parsed), ["aime:b.jsonl"; 3]);
+        let far = "gsm8k:hf://datasets/o/n@v1/a/b.parquet";
+        assert_eq!(far.parse::<Suite>().unwrap().to_string(), far);
         assert_eq!(Suite::MINI.prompt_template(), "{question}");
         let template = "gsm8k:f".parse::<Suite>().unwrap().prompt_template();
         assert!(template.contains(r"\boxed{}") && template.ends_with("{question}"), "{template}");

@@ -22,6 +22,8 @@ struct Choice<'a> {
 ///   effort if it is the same one.
 /// - `auto` lets the cards decide; where no loaded tier has a card, the default effort (or `medium`) does. A latency
 ///   budget without any effort means `auto`; with a named effort or tier it is refused.
+/// - A field that asks for thoughts ([`Wish::asks_for_thoughts`]) contradicts a model that names effort `none`, and where
+///   that is the default, the least effort with thoughts takes its place.
 /// - Budgets: effort `none` closes the thoughts, else `max_reasoning_tokens` wins over the effort's default; see the
 ///   lowering in favour of the answer in the reason.
 ///
@@ -108,21 +110,24 @@ fn wished<'a>(
 
 /// The request names nothing.
 fn default<'a>(catalogue: &'a Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Choice<'a>, RouteError> {
-    match (catalogue.default_effort, wish.asks_for_thoughts) {
-        (EffortWish::Auto, _) => automatic(catalogue, wish, speeds),
-        // The default is to think nothing; who asks for thoughts gets the least effort that has some.
-        (EffortWish::Named(Effort::None), Some(field)) => {
-            let effort = Effort::Minimal;
-            mapped(
-                catalogue,
-                effort,
-                format!("`{field}` asks for thoughts, and the least effort with some, `{effort}`,"),
-            )
-        }
-        (EffortWish::Named(effort), _) => {
-            mapped(catalogue, effort, format!("no effort was asked for, and the default `{effort}`"))
+    match catalogue.default_effort {
+        EffortWish::Auto => automatic(catalogue, wish, speeds),
+        EffortWish::Named(default) => {
+            let effort = thoughtful(default, wish);
+            let subject = match wish.asks_for_thoughts {
+                Some(field) if effort != default => {
+                    format!("`{field}` asks for thoughts, and effort `{effort}` instead of the default `{default}`")
+                }
+                _ => format!("no effort was asked for, and the default `{effort}`"),
+            };
+            mapped(catalogue, effort, subject)
         }
     }
+}
+
+/// The effort by default: who asks for thoughts gets the least that has some, where it is `none`.
+fn thoughtful(default: Effort, wish: &Wish) -> Effort {
+    if default == Effort::None && wish.asks_for_thoughts.is_some() { Effort::Minimal } else { default }
 }
 
 /// The cards decide, if there are any.
@@ -131,7 +136,7 @@ fn automatic<'a>(catalogue: &'a Catalogue, wish: &Wish, speeds: &Speeds) -> Resu
         return Ok(Choice { tier, effort: None, auto: true, substituted: false, reason });
     }
     let effort = match catalogue.default_effort {
-        EffortWish::Named(effort) => effort,
+        EffortWish::Named(default) => thoughtful(default, wish),
         EffortWish::Auto => Effort::Medium,
     };
     let subject = format!("no loaded tier has a card for auto to choose by, and effort `{effort}` instead");

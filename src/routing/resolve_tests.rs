@@ -167,6 +167,8 @@ fn who_asks_for_thoughts_gets_some() {
         (error.clone(), error.param()),
         (RouteError::NoThoughts { field: "enable_thinking" }, Some("enable_thinking"))
     );
+    let auto = Wish { latency_budget: Some(Duration::from_secs(1)), ..asking("mini") };
+    assert_eq!(go(&closed, &auto).unwrap().effort, Some(Effort::Minimal), "no tier has a card");
     // Where thoughts are the default, it says nothing.
     assert_eq!(go(&mini, &asking("mini")).unwrap(), go(&mini, &wish("mini", None)).unwrap());
 }

@@ -45,10 +45,11 @@ impl EffortFields<'_> {
             None => None,
             Some(budget) => Some(Duration::from_millis(super::count(budget, 1, "latency_budget_ms")? as u64)),
         };
+        let (effort, asks_for_thoughts) = self.effort()?;
         Ok(Wish {
             model: model.to_owned(),
-            effort: self.effort()?,
-            asks_for_thoughts: self.switches()?.into_iter().find_map(|(field, on)| (on == Some(true)).then_some(field)),
+            effort,
+            asks_for_thoughts,
             latency_budget,
             max_reasoning_tokens: self.budget()?,
             max_completion_tokens,
@@ -66,7 +67,8 @@ impl EffortFields<'_> {
         Ok(shown.unwrap_or(true))
     }
 
-    fn effort(&self) -> Result<Option<EffortWish>, ApiError> {
+    /// The effort, and the field that asks for thoughts where one does.
+    fn effort(&self) -> Result<(Option<EffortWish>, Option<&'static str>), ApiError> {
         let read = |field: &'static str, value: Option<&Value>| {
             let value = value.filter(|value| !value.is_null());
             Ok::<_, ApiError>((field, value.map(|value| effort(value, field)).transpose()?))
@@ -83,12 +85,13 @@ impl EffortFields<'_> {
         let switches = self.switches()?;
         let closed = switches.map(|(field, on)| (field, (on == Some(false)).then_some(off)));
         let effort = agree(named.into_iter().chain(closed))?;
-        match switches.into_iter().find(|(_, on)| *on == Some(true)) {
-            Some((field, _)) if effort == Some(off) => {
+        let asks_for_thoughts = switches.into_iter().find_map(|(field, on)| (on == Some(true)).then_some(field));
+        match asks_for_thoughts {
+            Some(field) if effort == Some(off) => {
                 let message = format!("`{field}` asks for thoughts and another field for effort `none`; send one");
                 Err(ApiError::invalid(field, message))
             }
-            _ => Ok(effort),
+            _ => Ok((effort, asks_for_thoughts)),
         }
     }
 

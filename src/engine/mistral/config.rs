@@ -8,11 +8,13 @@ use brevity_training::model::Architecture;
 use serde_json::{Map, Value, json};
 
 /// Models whose rotary frequencies the engine takes as they are, whatever the settings say (read in its source).
-const NEVER_SCALED: [&str; 11] = [
+const NEVER_SCALED: [&str; 13] = [
+    "flint",
     "gemma",
     "gemma2",
     "glm4",
     "glm4_moe",
+    "glm4_moe_lite",
     "mixtral",
     "phi",
     "qwen2",
@@ -23,10 +25,11 @@ const NEVER_SCALED: [&str; 11] = [
 ];
 
 /// Models whose biases the engine does not read (read in its source).
-const NEVER_BIASED: [&str; 5] = ["llama", "mistral", "qwen3", "qwen3_moe", "smollm3"];
+const NEVER_BIASED: [&str; 7] =
+    ["glm4_moe_lite", "granitemoehybrid", "llama", "qwen3", "qwen3_moe", "qwen3_next", "smollm3"];
 
-/// Models whose heads the engine takes to be as wide as hidden size over heads (read in its source).
-const EVEN_HEADS: [&str; 3] = ["llama", "qwen2", "smollm3"];
+/// Models of which the engine looks for the kind of scaling under `type`, and not under `rope_type`.
+const OLDER_KEY: [&str; 6] = ["deepseek_v2", "deepseek_v3", "hunyuan_v1_dense", "hunyuan_v1_moe", "phi3", "phimoe"];
 
 /// Rotary settings that the engine looks for at the top level.
 const LIFTED: [&str; 2] = ["rope_theta", "partial_rotary_factor"];
@@ -43,16 +46,9 @@ pub fn overrides(config: &Value) -> Result<Option<Value>, String> {
             return Err(unread(&format!("`{key}`"), model_type));
         }
     }
-    let count = |key: &str| config[key].as_u64();
-    if let (Some(width), Some(hidden), Some(heads)) =
-        (count("head_dim"), count("hidden_size"), count("num_attention_heads"))
-        && is_one_of(&EVEN_HEADS)
-        && width * heads != hidden
-    {
-        return Err(unread(&format!("heads of {width}, not {hidden} / {heads},"), model_type));
-    }
-    // Where a file has both, transformers takes the older.
-    let (older, newer) = (config["rope_scaling"].as_object(), config["rope_parameters"].as_object());
+    // Where a file has both, transformers takes the older and nothing of the newer.
+    let object = |key: &str| config[key].as_object().filter(|object| !object.is_empty());
+    let (older, newer) = (object("rope_scaling"), object("rope_parameters"));
     let rope = older.or(newer).cloned().unwrap_or_default();
     let kind = rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str).unwrap_or("default");
     // Of these the engine reads the newer settings, and only them.
@@ -65,8 +61,7 @@ pub fn overrides(config: &Value) -> Result<Option<Value>, String> {
     }
     let mut over = Map::new();
     for key in LIFTED {
-        let found = rope.get(key).or_else(|| newer.and_then(|newer| newer.get(key)));
-        if let Some(value) = found.filter(|&value| *value != config[key]) {
+        if let Some(value) = rope.get(key).filter(|&value| *value != config[key]) {
             over.insert(key.into(), value.clone());
         }
     }
@@ -79,10 +74,13 @@ pub fn overrides(config: &Value) -> Result<Option<Value>, String> {
             over.insert("num_key_value_heads".into(), config["num_attention_heads"].clone());
         }
     }
-    if kind != "default" && config["rope_scaling"]["rope_type"].is_null() {
+    let (key, other) = if is_one_of(&OLDER_KEY) { ("type", "rope_type") } else { ("rope_type", "type") };
+    // What the engine finds in the file stays beside what is put over it; to HunYuan both keys are the same.
+    let is_found = older.is_some_and(|older| older.contains_key(key) || model_type.starts_with("hunyuan"));
+    if kind != "default" && !is_found {
         let mut scaling = rope.clone();
-        scaling.retain(|key, _| !LIFTED.contains(&key.as_str()));
-        scaling.insert("rope_type".into(), json!(kind));
+        scaling.retain(|key, _| key != other && !LIFTED.contains(&key.as_str()));
+        scaling.insert(key.into(), json!(kind));
         over.insert("rope_scaling".into(), scaling.into());
     }
     Ok((!over.is_empty()).then(|| over.into()))
@@ -128,6 +126,9 @@ mod tests {
         assert_eq!(told("glm4", json!({"rope_parameters": partial})), Some(expected));
         let oldest = json!({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}});
         assert_eq!(told("llama", oldest).unwrap()["rope_scaling"]["rope_type"], "linear");
+        let phi = json!({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0]}});
+        let expected = json!({"rope_theta": 1e4, "rope_scaling": {"type": "longrope", "short_factor": [1.0]}});
+        assert_eq!(told("phi3", phi), Some(expected));
         // Layers of several kinds, each with settings of its own: left to the engine.
         let nested = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}});
         assert_eq!(told("gemma3", nested), None);
@@ -143,6 +144,12 @@ mod tests {
         });
         assert!(overrides(&config("qwen3", added)).unwrap_err().contains("\"yarn\""));
         assert_eq!(told("qwen3", json!({"rope_theta": 1e6, "rope_parameters": null, "rope_scaling": null})), None);
+        let llama3 = json!({"rope_type": "llama3", "factor": 8.0});
+        let newer = json!({"rope_type": "default", "rope_theta": 5e5});
+        let both = json!({"rope_theta": 7e3, "rope_scaling": llama3, "rope_parameters": newer});
+        assert_eq!(told("llama", both), None, "the newer theta goes with the newer settings");
+        let empty = json!({"rope_theta": 7e3, "rope_scaling": {}, "rope_parameters": llama3});
+        assert_eq!(told("llama", empty), Some(json!({"rope_scaling": llama3})));
     }
 
     #[test]
@@ -162,6 +169,7 @@ mod tests {
             ),
             ("qwen3", json!({"rope_theta": 1e6, "attention_bias": false, "head_dim": 128})),
             ("mistral", json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}})),
+            ("hunyuan_v1_dense", json!({"rope_scaling": {"type": "dynamic", "alpha": 1000.0}})),
             ("unheard-of", json!({"attention_bias": true})),
         ] {
             assert_eq!(told(model_type, keys.clone()), None, "{model_type} {keys}");
@@ -179,6 +187,5 @@ mod tests {
         }
         assert!(refused("mistral", json!({"rope_scaling": {"type": "yarn"}})).contains("\"yarn\""));
         assert!(refused("llama", json!({"attention_bias": true})).contains("`attention_bias`"));
-        assert!(refused("llama", json!({"head_dim": 128})).contains("heads of 128, not 64 / 4"));
     }
 }

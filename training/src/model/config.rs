@@ -69,10 +69,10 @@ impl ModelConfig {
         {
             return Err(format!("`hidden_act` is \"{activation}\"; decoders here have silu"));
         }
-        // Newer files keep all rotary settings in one object; where there are both, transformers takes the older.
-        let object = |key: &str| json.get(key).and_then(Value::as_object);
-        let (older, newer) = (object("rope_scaling"), object("rope_parameters"));
-        let rope = older.or(newer);
+        // Newer files keep all rotary settings in one object; where there are both, transformers takes the older and nothing of the
+        // newer.
+        let object = |key: &str| json.get(key).and_then(Value::as_object).filter(|object| !object.is_empty());
+        let rope = object("rope_scaling").or(object("rope_parameters"));
         let kind = rope.and_then(|rope| rope.get("rope_type").or(rope.get("type"))).and_then(Value::as_str);
         let rope_scaling = match (kind, rope) {
             (None | Some("default"), _) => None,
@@ -83,7 +83,7 @@ impl ModelConfig {
                 ));
             }
         };
-        let theta = [rope, newer, Some(json)].into_iter().flatten().find_map(|settings| settings.get("rope_theta"));
+        let theta = [rope, Some(json)].into_iter().flatten().find_map(|settings| settings.get("rope_theta"));
         let hidden_size = count(json, "hidden_size")?;
         let num_attention_heads = count(json, "num_attention_heads")?;
         let config = Self {
@@ -346,8 +346,13 @@ mod tests {
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         });
-        let llama3 = read(json!({"rope_parameters": null, "rope_theta": 7000.0, "rope_scaling": stretched})).unwrap();
-        assert_eq!((llama3.rope_theta, llama3.rope_scaling.unwrap().factor), (7000.0, 8.0));
+        for newer in [Value::Null, plain] {
+            let keys = json!({"rope_parameters": newer, "rope_theta": 7000.0, "rope_scaling": stretched});
+            let llama3 = read(keys).unwrap();
+            assert_eq!((llama3.rope_theta, llama3.rope_scaling.unwrap().factor), (7000.0, 8.0));
+        }
+        let empty = read(json!({"rope_parameters": stretched, "rope_scaling": {}})).unwrap();
+        assert!(empty.rope_scaling.is_some());
     }
 
     #[test]

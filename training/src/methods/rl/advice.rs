@@ -1,26 +1,34 @@
-//! What the first steps say of a run that will come to nothing, told while it costs minutes and not a night.
+//! What steps say of a run that will come to nothing, told while it costs minutes and not a night.
 //!
-//! Thresholds are for runs that are plainly wrong; what may be so on purpose is not remarked on. Nothing is decided here.
+//! Thresholds are for runs that are plainly wrong; what may be so on purpose, or by chance, is not remarked on. Nothing is
+//! decided here.
 
 use std::collections::BTreeSet;
 
 use crate::trainer::StepMetrics;
 
-/// Share of cut off responses above which lengths say more of the limit than of the model.
+/// Share of cut off responses from which on lengths say more of the limit than of the model.
 const MANY_CUT_OFF: f64 = 0.5;
 
-/// Share of responses without a verdict above which the reward says more of the grader than of the model.
+/// Share of responses without a verdict from which on the reward says more of the grader than of the model.
 const MANY_UNDECIDED: f64 = 0.2;
+
+/// Steps without anything to learn after which it is no chance.
+const STEPS_IN_VAIN: usize = 2;
 
 /// Remarks on a run's steps, each made once.
 #[derive(Debug, Default)]
 pub(super) struct Advice {
     given: BTreeSet<&'static str>,
+    /// Steps up to the last one from which nothing was learned.
+    in_vain: usize,
 }
 
 impl Advice {
     /// What is new to say after a step whose responses had at most `limit` tokens.
     pub(super) fn on(&mut self, metrics: &StepMetrics, limit: usize) -> Vec<String> {
+        self.in_vain = if metrics.frac_reward_zero_std == 1.0 { self.in_vain + 1 } else { 0 };
+        let is_in_vain = self.in_vain >= STEPS_IN_VAIN;
         let (step, percent) = (metrics.step, |share: f64| (share * 100.0).round());
         let remarks = [
             (
@@ -34,7 +42,7 @@ impl Advice {
             ),
             (
                 "none correct",
-                metrics.accuracy == 0.0,
+                is_in_vain && metrics.accuracy == 0.0,
                 format!(
                     "step {step}: no response was correct, so none earned a reward; does the base answer prompts of this \
                      form (`data.prompt_template`) with a `\\boxed{{}}`? `serve eval --model BASE --recipe RECIPE` keeps what \
@@ -43,7 +51,7 @@ impl Advice {
             ),
             (
                 "all the same",
-                metrics.accuracy > 0.0 && metrics.frac_reward_zero_std == 1.0,
+                is_in_vain && metrics.accuracy > 0.0,
                 format!(
                     "step {step}: all responses to a prompt got the same reward, for every prompt, so there was nothing to \
                      learn; more `rollout.samples_per_prompt`, or other problems"
@@ -95,6 +103,7 @@ mod tests {
         let wrong = |metrics: &mut StepMetrics| {
             (metrics.accuracy, metrics.frac_reward_zero_std, metrics.undecided_ratio) = (0.0, 1.0, 0.2);
         };
+        assert!(told(&mut advice, |metrics| metrics.frac_reward_zero_std = 1.0).is_empty(), "once may be chance");
         let remarks = told(&mut advice, wrong);
         assert!(remarks.len() == 2 && remarks[0].contains("no response was correct"), "{remarks:?}");
         assert!(remarks[1].contains("no verdict on 20 %"), "{remarks:?}");

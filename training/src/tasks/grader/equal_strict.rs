@@ -19,19 +19,24 @@ static COUNTED: LazyLock<Regex> = LazyLock::new(|| {
     let number = r"[-+]?(?:[0-9.,/]*[0-9]|\\frac\{[0-9]+\}\{[0-9]+\})";
     pattern(&format!(r"^({number})\\(?:text|mbox|textrm)\{{([A-Za-z-]{{2,}})\}}$"))
 });
-/// Parts of words that multiply or divide the number before them.
-const MULTIPLES: [&str; 25] = [
+/// Parts of words that change the number before them.
+const MULTIPLES: [&str; 13] = [
     "hundred",
     "thousand",
     "illion",
     "lakh",
     "crore",
     "dozen",
-    "score",
-    "gross",
     "pair",
     "half",
     "halves",
+    "squared",
+    "cubed",
+    "power",
+    "factorial",
+];
+/// Ends of words that divide it, in the singular.
+const FRACTIONS: [&str; 15] = [
     "third",
     "quarter",
     "fourth",
@@ -41,11 +46,12 @@ const MULTIPLES: [&str; 25] = [
     "eighth",
     "ninth",
     "tenth",
-    "percent",
-    "squared",
-    "cubed",
-    "power",
-    "factorial",
+    "eleventh",
+    "twelfth",
+    "teenth",
+    "tieth",
+    "hundredth",
+    "thousandth",
 ];
 
 const RULES: Rules = Rules { strict: true };
@@ -119,7 +125,11 @@ fn counted(text: &str) -> Option<&str> {
     let (number, noun) = COUNTED.captures(text).and_then(|found| Some((found.get(1)?, found.get(2)?)))?;
     // No spaces are left between the words.
     let words = noun.as_str().to_lowercase();
-    let changes = words::number(&words, true).is_some() || MULTIPLES.iter().any(|part| words.contains(part));
+    let singular = words.strip_suffix('s').unwrap_or(&words);
+    let changes = words::number(singular, true).is_some()
+        || MULTIPLES.iter().any(|part| words.contains(part))
+        || FRACTIONS.iter().any(|end| singular.ends_with(end))
+        || ["bn", "mn"].contains(&singular);
     (!changes).then_some(number.as_str())
 }
 

@@ -25,8 +25,11 @@ static PLAIN_UNIT: LazyLock<Regex> =
 static DEGREES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^(.*[0-9}\)])\s*(?:\^\s*(?:\\circ\b|\{\s*\\circ\s*\})|°|\\degree\b)$"));
 static THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([-+]?[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?$"));
-static SPACED_THOUSANDS: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"^[-+]?[0-9]{1,3}(?:(?: |~|\\[,!])+[0-9]{3})+(?:\.[0-9]+)?$"));
+static SPACED_THOUSANDS: LazyLock<Regex> = LazyLock::new(|| {
+    let space = r"(?: |~|\\[,!: ]|\\thinspace\b ?)+";
+    let behind = r"\s*(?:(?:\\(?:text|mbox|textrm|mathrm)\{|\^|°|\\degree|\\?%).*)?";
+    pattern(&format!(r"^([-+]?[0-9]{{1,3}}(?:{space}[0-9]{{3}})+)((?:\.[0-9]+)?{behind})$"))
+});
 static EMPTY_TEXT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\(?:text|mbox|textrm|mathrm)\{\s*\}"));
 static MIXED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(-?[0-9]+) +([0-9]+)/([0-9]+)$"));
 
@@ -76,9 +79,7 @@ pub(super) fn strict(raw: &str) -> String {
     }
     // What a currency sign stood in.
     substitute(&mut text, &EMPTY_TEXT, "");
-    if SPACED_THOUSANDS.is_match(&text) {
-        text.retain(|character| !matches!(character, ' ' | '~' | '\\' | ',' | '!'));
-    }
+    join_thousands(&mut text);
     // A row break `\\` may be followed by any of the layout characters; it is kept apart while those are removed.
     replace(&mut text, r"\\", "\u{1}");
     substitute(&mut text, &DELIMITER_SIZE, "");
@@ -92,6 +93,7 @@ pub(super) fn strict(raw: &str) -> String {
     substitute(&mut text, &DEGREES, "${1}");
     while let Some(inner) = WHOLE_TEXT.captures(&text).and_then(|found| found.get(1)) {
         text = inner.as_str().trim().to_owned();
+        join_thousands(&mut text);
         drop_units(&mut text);
     }
     if let Some(number) = words::number(&text, true) {
@@ -109,6 +111,14 @@ pub(super) fn strict(raw: &str) -> String {
         text.insert(0, '0');
     }
     text
+}
+
+/// `1\,000\,000` and `10 000\text{ m}` lose the spaces in their number; wider spaces keep numbers apart.
+fn join_thousands(text: &mut String) {
+    let Some(found) = SPACED_THOUSANDS.captures(text) else { return };
+    let part = |index: usize| found.get(index).map_or("", |part| part.as_str());
+    let digits = |character: &char| character.is_ascii_digit() || "+-".contains(*character);
+    *text = part(1).chars().filter(digits).collect::<String>() + part(2);
 }
 
 /// `12\text{ cm}^2`, `5 miles` and `3\mathrm{m/s}` lose their unit; a unit without a number before it is the answer.
@@ -179,6 +189,10 @@ mod tests {
             (r"\text{\$}20", "20"),
             ("€20", "20"),
             ("-12 345 678.5", "-12345678.5"),
+            (r"10\,000\text{ meters}", "10000"),
+            (r"\text{1 000}", "1000"),
+            (r"1\,080^\circ", "1080"),
+            (r"\mathbf{10\,000}", "10000"),
         ] {
             assert_eq!(strict(raw), normal, "{raw}");
         }

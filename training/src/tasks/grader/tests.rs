@@ -185,6 +185,7 @@ fn strict_mode_reads_the_notations_of_models() {
         (r"\text{20 minutes}", "20"),
         ("1 000", "1000"),
         (r"1\,000\,000", "1000000"),
+        (r"5\text{ fifth graders}", "5"),
         (r"3\mathrm{i}", "3i"),
     ] {
         let grade = STRICT.grade(&format!(r"Thus $\boxed{{{response}}}$."), answer);
@@ -201,6 +202,8 @@ fn strict_mode_reads_no_noun_that_changes_the_number() {
         (r"3\text{ dozen eggs}", "3"),
         (r"3\text{ tenths}", "3"),
         (r"5\text{ squared}", "5"),
+        (r"5\text{ twelfths}", "5"),
+        (r"5\text{ tens}", "5"),
         (r"3\mathrm{i}", "3"),
         (r"4\text{x}", "4"),
         (r"18\text{ eggs}", r"18\text{ hens}"),
