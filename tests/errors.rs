@@ -62,7 +62,7 @@ fn data_sets_that_do_not_fit_are_refused() {
     space.write("problems.jsonl", "{\"problem\": \"1 + 1\", \"answr\": \"2\"}\n");
     refuses(&space, TRAIN, &["problems.jsonl", "line 1", "no column `answer`", "did you mean `answr`?"]);
     std::fs::remove_file(space.path("problems.jsonl")).unwrap();
-    refuses(&space, TRAIN, &["cannot read", "problems.jsonl"]);
+    refuses(&space, TRAIN, &["no data set in `problems.jsonl`", "--set data.path=hf://datasets/"]);
     // The mistake put right, the same command works: nothing of it was remembered.
     space.write("problems.jsonl", "{\"problem\": \"1 + 1\", \"answer\": \"2\"}\n");
     space.succeed(TRAIN);

@@ -235,7 +235,7 @@ fn nobody_there_is_said_with_exit_status_1() {
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
     let gone = ["load-test", "--url", &url, "--prompts", "prompts.jsonl", "--efforts", "low", "--out", "out"];
-    space.fail(&gone, 1, &["cannot ask", "--model"]);
+    space.fail(&gone, 1, &["cannot ask", "does the address end in /v1, and is the server up?"]);
     let named = [&gone[..], &["--model", "m"]].concat();
     space.fail(&named, 1, &["not one of 8 requests was answered", "connect", "hint: "]);
     assert_eq!(summary(&space, "out")["efforts"][0]["errors"]["connect"], 8);

@@ -135,7 +135,7 @@ fn a_base_is_made_from_a_file_of_pairs() {
     let pair = |ask: &str, say: &str| format!("{{\"ask\": \"{ask}\", \"say\": \"{say}\"}}\n");
     let pairs = [("1 + 1", "2"), ("2 + 2", "<think>Easy.</think>4"), ("3 + 3", "6")].map(|(ask, say)| pair(ask, say));
     let train = ["train", "--recipe", "pairs.toml", "--stage", "sft", "--out", "out", "--runs", "runs"];
-    space.fail(&train, 1, &["cannot read", "pairs.jsonl"]);
+    space.fail(&train, 1, &["no data set in `pairs.jsonl`", "--set data.path=FILE"]);
     space.write("pairs.jsonl", &(pairs.concat() + &pair("4 + 4", "")));
     space.fail(&train, 1, &["pairs.jsonl", "line 4", "column `say` is empty"]);
     space.write("pairs.jsonl", &pairs.concat().replace("say", "sya"));

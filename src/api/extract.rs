@@ -145,7 +145,8 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, ApiError> {
 }
 
 fn explain(error: &serde_json::Error, path: &str) -> ApiError {
-    let path = path.trim_start_matches('.');
+    // Of a body that ends before its first field there is no path.
+    let path = path.trim_start_matches('.').trim_start_matches('?');
     let (place, param) = if path.is_empty() { (String::new(), None) } else { (format!("`{path}`: "), Some(path)) };
     let message =
         if error.is_data() { format!("{place}{error}") } else { format!("the body is no valid JSON: {place}{error}") };

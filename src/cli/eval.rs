@@ -179,30 +179,50 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         let table = summary.table(&comparison).to_terminal();
         progress::print(&format!("{}\n{table}{}\n", subject.label, verdict(&comparison)));
+        // What was measured stays, should the rest be interrupted.
+        if let Some(manifest) = manifest.as_mut().filter(|_| arguments.write_cards) {
+            write_card(manifest, &subject.name, card(arguments, &settings, &date, subject, &summary))?;
+        }
         measured.push(Measured { subject, summary, comparison });
+        files::report(&out, &files::Head { name: &name, suite: &arguments.suite, date: &date }, &settings, &measured)?;
     }
-    files::report(&out, &files::Head { name: &name, suite: &arguments.suite, date: &date }, &settings, &measured)?;
     let title = format!("{name} on {}", arguments.suite);
     files::frontier(&out, &title, &measured)?;
     progress::say(&format!("written to {}", out.display()));
-    if let Some(manifest) = manifest.as_mut().filter(|_| arguments.write_cards) {
-        // Read again: tiers may have come or gone while these were measured.
-        let _lock = Manifest::lock(manifest.path())?;
-        *manifest = Manifest::load(manifest.path())?;
-        for Measured { subject, summary, .. } in &measured {
-            // The base is measured even where it is no tier.
-            if manifest.tier(&subject.name).is_ok() {
-                manifest.set_card(&subject.name, card(arguments, &settings, &date, subject, summary))?;
-            }
-        }
-        manifest.save()?;
+    if let Some(manifest) = manifest.filter(|_| arguments.write_cards) {
         progress::say(&format!("cards written to {}", manifest.path().display()));
+        if let Some(other) = other_suite(&manifest) {
+            progress::say(&other);
+        }
         // A picture of some tiers is no picture of the family.
         if arguments.tier.is_empty() {
             files::frontier(&manifest.resolve(Path::new("")), &title, &measured)?;
         }
     }
     Ok(())
+}
+
+/// Puts a card into the manifest, read again: tiers may have come or gone while this one was measured.
+fn write_card(manifest: &mut Manifest, tier: &str, card: TierCard) -> Result<()> {
+    let _lock = Manifest::lock(manifest.path())?;
+    *manifest = Manifest::load(manifest.path())?;
+    // The base is measured even where it is no tier.
+    if manifest.tier(tier).is_ok() {
+        manifest.set_card(tier, card)?;
+        manifest.save()?;
+    }
+    Ok(())
+}
+
+/// A warning where cards are of several suites.
+fn other_suite(manifest: &Manifest) -> Option<String> {
+    let cards = manifest.tiers.iter().filter_map(|tier| Some((&tier.name, &tier.card.as_ref()?.dataset)));
+    let (first, suite) = cards.clone().next()?;
+    let (name, other) = cards.clone().find(|(_, dataset)| *dataset != suite)?;
+    Some(format!(
+        "warning: the card of {first} is of {suite}, that of {name} of {other}, and nothing can be compared; measure all \
+         tiers on one suite"
+    ))
 }
 
 /// What is to be measured, the base first: a name for the whole, its members, and the manifest they are from.

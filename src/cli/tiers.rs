@@ -105,9 +105,11 @@ impl Family<'_> {
             .map_err(|error| Failure::from(error).hint("name a family with --family, or train one with `serve train`"))
     }
 
-    /// How the tiers of this family are measured.
-    fn measuring(&self) -> String {
-        format!("serve eval --family {} --write-cards", self.source)
+    /// How the tiers of this family are measured, so that their cards can be compared.
+    fn measuring(&self, manifest: &Manifest) -> String {
+        let suite = manifest.tiers.iter().find_map(|tier| Some(tier.card.as_ref()?.dataset.as_str()));
+        let suite = if suite.is_some_and(|suite| suite.starts_with("mini")) { "" } else { " --suite SUITE" };
+        format!("serve eval --family {}{suite} --write-cards", self.source)
     }
 
     /// Its manifest for a change: a file on this machine, read now.
@@ -127,14 +129,23 @@ impl Family<'_> {
         // The family may be one that cannot be changed; only then is there a folder to lock.
         let _lock = Manifest::lock(self.editable()?.path())?;
         let mut manifest = self.editable()?;
-        let before = manifest.effort.clone();
+        let before = manifest.clone();
         let result = change(&mut manifest)?;
         manifest.save()?;
-        for (effort, tier) in manifest.effort.iter().filter(|(effort, tier)| before.get(effort) != Some(tier)) {
+        for (effort, tier) in manifest.effort.iter().filter(|(effort, tier)| before.effort.get(effort) != Some(tier)) {
             progress::say(&format!("effort {effort} leads to {tier} now"));
+        }
+        for tier in manifest.tiers.iter().filter(|tier| before.tier(&tier.name).is_err()) {
+            unreached(&manifest, &tier.name).iter().for_each(|told| progress::say(told));
         }
         Ok(result)
     }
+}
+
+/// What to say of a tier that no effort leads to.
+pub fn unreached(manifest: &Manifest, tier: &str) -> Option<String> {
+    let is_reached = manifest.effort.values().any(|reached| reached == tier);
+    (!is_reached).then(|| format!("no effort leads to {tier}; `serve tiers set-effort EFFORT {tier}` changes that"))
 }
 
 /// The efforts that lead to a tier, the default one marked.

@@ -174,6 +174,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(base) = &recipe.base {
         base_is_there(base, &recipe)?;
     }
+    data_is_there(&recipe)?;
     match recipe.stage {
         Stage::Rl => tiers::train(&work),
         Stage::Sft => supervised(&work),
@@ -228,6 +229,19 @@ fn base_is_there(base: &Path, recipe: &Recipe) -> Result<()> {
             .into(),
     };
     Err(Failure::from(Error::config(message)).hint(hint))
+}
+
+/// Says how to get data that are not there.
+fn data_is_there(recipe: &Recipe) -> Result<()> {
+    match recipe.data.file() {
+        Some(file) if recipe.data.source == DataSource::File && !file.is_file() => {
+            let message = format!("there is no data set in `{}`", file.display());
+            let hint = "put it there, or name another with --set data.path=FILE or --set data.path=hf://datasets/\
+                        ORGANISATION/NAME/FILE";
+            Err(Failure::from(Error::config(message)).hint(hint))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Supervised learning: one run, one model.

@@ -70,6 +70,7 @@ pub(super) fn model(folder: &Path) -> Result<Shapes> {
     }
     // Other architectures are the engine's business: it knows what their tensors are called.
     if let Ok(config) = ModelConfig::read(folder) {
+        let mut rest: BTreeSet<&str> = found.keys().map(String::as_str).collect();
         for (name, shape) in config.tensors() {
             match found.get(&name) {
                 None => {
@@ -82,8 +83,17 @@ pub(super) fn model(folder: &Path) -> Result<Shapes> {
                     let message = format!("`{name}` has shape {other:?}, config.json asks for {shape:?}");
                     return Err(Error::format(folder, message));
                 }
-                Some(_) => {}
-            }
+                Some(_) => rest.remove(name.as_str()),
+            };
+        }
+        // An output layer that is the embedding may be there as well, and so may the tables of old files.
+        rest.retain(|name| {
+            let is_tied = config.tie_word_embeddings && *name == "lm_head.weight";
+            !is_tied && !name.ends_with(".rotary_emb.inv_freq")
+        });
+        if let Some(name) = rest.first() {
+            let message = format!("the weights hold `{name}`, for which config.json has no place");
+            return Err(Error::format(folder, message));
         }
     }
     Ok(found)
@@ -176,6 +186,27 @@ mod tests {
             std::fs::write(torn.path(), content).unwrap();
             assert!(matches!(shapes(torn.path()), Err(Error::Format { .. })), "{content:?}");
         }
+    }
+
+    #[test]
+    fn weights_that_config_json_says_nothing_of_are_named() {
+        use brevity_training::model::{DType, Device, Pretrained, Weights, write_safetensors};
+
+        let folder = tempfile::tempdir().unwrap();
+        super::super::test_support::model(folder.path(), 1);
+        model(folder.path()).unwrap();
+        let mut weights: Weights = Pretrained::load(folder.path(), DType::F32, &Device::Cpu).unwrap().weights;
+        let norm = weights["model.norm.weight"].clone();
+        for idle in ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"] {
+            weights.insert(idle.into(), norm.clone());
+        }
+        let file = folder.path().join("model.safetensors");
+        write_safetensors(&file, &weights, &[]).unwrap();
+        model(folder.path()).unwrap();
+        weights.insert("model.layers.1.input_layernorm.weight".into(), norm);
+        write_safetensors(&file, &weights, &[]).unwrap();
+        let message = model(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("hold `model.layers.1.input_layernorm.weight`"), "{message}");
     }
 
     #[test]

@@ -3,10 +3,16 @@ use super::super::test_support::{config, family};
 use super::super::{Manifest, Opened};
 use super::*;
 use brevity_training::model::{DType, Pretrained};
+use serde_json::json;
 
-/// Merges two tiers of the family in `space` and adds the result to its manifest.
+/// Merges two tiers of a new family in `space`.
 fn merged(space: &Path, a: &str, b: &str, share: f64) -> Result<Tier> {
-    let opened = Opened::local(family(space));
+    mixed(family(space), space, (a, b), share)
+}
+
+/// Merges two tiers of the family in `space`.
+fn mixed(manifest: Manifest, space: &Path, (a, b): (&str, &str), share: f64) -> Result<Tier> {
+    let opened = Opened::local(manifest);
     let (hub, mut quiet) = (Hub::new("/nowhere"), Quiet);
     let mut checker = Checker::new(&opened, &hub, &mut quiet)?;
     let tier = |name: &str| opened.manifest.tier(name);
@@ -90,6 +96,26 @@ fn checkpoints_interpolate_tensor_by_tensor() {
         assert!(off.to_scalar::<f32>().unwrap() < 1e-6, "{name}");
     }
     assert!(space.path().join("new/tokenizer.json").is_file());
+}
+
+/// A whole folder as another trainer lays its settings out.
+#[test]
+fn settings_in_another_layout_are_the_same() {
+    let space = tempfile::tempdir().unwrap();
+    let manifest = family(space.path());
+    let place = space.path().join("full/config.json");
+    let mut config: Map<String, Value> = files::read_json(&place).unwrap();
+    let theta = config.remove("rope_theta").unwrap();
+    config.insert("rope_parameters".into(), json!({"rope_type": "default", "rope_theta": theta}));
+    config.insert("rope_scaling".into(), Value::Null);
+    files::write_json(&place, &config).unwrap();
+    mixed(manifest, space.path(), ("base", "full"), 0.5).unwrap();
+    config.insert("rms_norm_eps".into(), json!(1e-5));
+    files::write_json(&place, &config).unwrap();
+    let manifest = Manifest::load(&space.path().join("family.toml")).unwrap();
+    std::fs::remove_dir_all(space.path().join("new")).unwrap();
+    let message = mixed(manifest, space.path(), ("base", "full"), 0.5).unwrap_err().to_string();
+    assert!(message.contains("differs from") && message.contains("do not mix"), "{message}");
 }
 
 #[test]

@@ -116,7 +116,10 @@ impl Server {
     /// [`Error::Config`] when it cannot be reached, refuses, or lists none.
     pub async fn first_model(&self) -> Result<String> {
         let failed = |what: String| {
-            Error::config(format!("cannot ask `{}/models` for a model: {what}; name one with --model", self.shown))
+            Error::config(format!(
+                "cannot ask `{}/models` for a model: {what}; does the address end in /v1, and is the server up?",
+                self.shown
+            ))
         };
         let request = self.http.get(format!("{}/models", self.base)).timeout(CONNECT);
         let mut response = request.send().await.map_err(|error| failed(described(&error)))?;

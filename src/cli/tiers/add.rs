@@ -36,6 +36,7 @@ pub struct Arguments {
 pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     let manifest = family.editable()?;
     is_free(&manifest, &arguments.name)?;
+    let measuring = family.measuring(&manifest);
     let tier = Tier::new(&arguments.name, arguments.alpha);
     let mut tier = match &arguments.folder {
         Source::Folder(folder) => local(tier, folder, &manifest)?,
@@ -49,7 +50,7 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
         manifest.upsert_tier(tier);
         Ok(())
     })?;
-    progress::say(&format!("{} was added ({kind}); measure it with `{}`", arguments.name, family.measuring()));
+    progress::say(&format!("{} was added ({kind}); measure it with `{measuring}`", arguments.name));
     Ok(())
 }
 

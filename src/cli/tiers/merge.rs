@@ -42,6 +42,7 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     let manifest = family.editable()?;
     add::is_free(&manifest, &arguments.name)?;
     let (a, b) = (manifest.tier(&arguments.a)?.clone(), manifest.tier(&arguments.b)?.clone());
+    let measuring = family.measuring(&manifest);
     let folder = manifest.resolve(std::path::Path::new(&place::file_name(&arguments.name)));
     let Arguments { weight: share, bf16, .. } = *arguments;
     let wish = Merge { a: &a, b: &b, share, name: &arguments.name, bf16, command: command::typed() };
@@ -54,11 +55,7 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
         Ok(())
     })?;
     let name = &arguments.name;
-    progress::say(&format!(
-        "{name} was made (α = {alpha}) in `{}`; measure it with `{}`",
-        folder.display(),
-        family.measuring()
-    ));
+    progress::say(&format!("{name} was made (α = {alpha}) in `{}`; measure it with `{measuring}`", folder.display()));
     Ok(())
 }
 

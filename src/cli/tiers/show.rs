@@ -56,7 +56,7 @@ pub fn run(family: &Family<'_>, arguments: &Arguments) -> Result<()> {
     }
     let text: String =
         lines.iter().map(|(key, value)| format!("{key:<14}{value}").trim_end().to_owned() + "\n").collect();
-    progress::print(&format!("{text}{}", card(tier, sha256.as_deref(), &family.measuring())));
+    progress::print(&format!("{text}{}", card(tier, sha256.as_deref(), &family.measuring(manifest))));
     Ok(())
 }
 

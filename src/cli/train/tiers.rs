@@ -7,6 +7,7 @@ use brevity_training::recipe::{Recipe, TuningMode};
 
 use super::{Work, curves, destination, devices, interrupted, stop_between, tier_name};
 use crate::cli::progress::{self, Reinforced};
+use crate::cli::tiers::unreached;
 use crate::cli::{Failure, Result, command};
 
 /// Trains every tier that is not finished.
@@ -56,6 +57,7 @@ fn train_one(work: &Work<'_>, recipe: &Recipe, alpha: f64, fingerprint: &str) ->
     drop(lock);
     curves::draw_run(work, alpha)?;
     progress::say(&format!("{name} is finished: {}", work.tier(alpha).display()));
+    unreached(&manifest, &name).iter().for_each(|told| progress::say(told));
     Ok(())
 }
 

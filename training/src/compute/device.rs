@@ -32,7 +32,8 @@ impl DeviceName {
             }
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(_) if !candle_core::utils::cuda_is_available() => Err(Error::config(format!(
-                "`{self}` is not in this build: build it with `--features train-cuda`, or take the device `cpu`"
+                "`{self}` is not in this build: build it with `--features flash` (or `train-cuda`, without FlashAttention), \
+                 or take the device `cpu`"
             ))),
             Self::Cuda(number) => {
                 let device =
@@ -122,7 +123,7 @@ mod tests {
         assert!(error.contains("bf16 has no matrix product on the CPU"), "{error}");
         // No machine has so many; a build without CUDA says that first.
         let error = DeviceName::Cuda(4096).open(Precision::Bf16).unwrap_err().to_string();
-        let expected = if cfg!(feature = "cuda") { "nvidia-smi" } else { "--features train-cuda" };
+        let expected = if cfg!(feature = "cuda") { "nvidia-smi" } else { "--features flash" };
         assert!(error.contains("cuda:4096") && error.contains(expected), "{error}");
     }
 }

@@ -60,19 +60,22 @@ impl ModelConfig {
         };
         let unknown_biases: &[&str] = if architecture.has_biases() { &[] } else { &["attention_bias", "mlp_bias"] };
         for &key in ["use_sliding_window"].iter().chain(unknown_biases) {
-            if json.get(key).and_then(Value::as_bool) == Some(true) {
+            if optional(json, key, Value::as_bool, "true or false")? == Some(true) {
                 return Err(format!("`{key}` is true, which no decoder here supports"));
             }
         }
-        if let Some(activation) = json.get("hidden_act").and_then(Value::as_str)
+        if let Some(activation) = optional(json, "hidden_act", Value::as_str, "a text")?
             && activation != "silu"
         {
             return Err(format!("`hidden_act` is \"{activation}\"; decoders here have silu"));
         }
         // Newer files keep all rotary settings in one object; where there are both, transformers takes the older and nothing of the
         // newer.
-        let object = |key: &str| json.get(key).and_then(Value::as_object).filter(|object| !object.is_empty());
-        let rope = object("rope_scaling").or(object("rope_parameters"));
+        let object = |key: &str| {
+            let object = optional(json, key, Value::as_object, "an object")?;
+            Ok::<_, String>(object.filter(|object| !object.is_empty()))
+        };
+        let rope = object("rope_scaling")?.or(object("rope_parameters")?);
         let kind = rope.and_then(|rope| rope.get("rope_type").or(rope.get("type"))).and_then(Value::as_str);
         let rope_scaling = match (kind, rope) {
             (None | Some("default"), _) => None,
@@ -83,7 +86,9 @@ impl ModelConfig {
                 ));
             }
         };
-        let theta = [rope, Some(json)].into_iter().flatten().find_map(|settings| settings.get("rope_theta"));
+        let number = |json, key| optional(json, key, Value::as_f64, "a number");
+        let of_rope = rope.map_or(Ok(None), |rope| number(rope, "rope_theta"))?;
+        let rope_theta = of_rope.or(number(json, "rope_theta")?);
         let hidden_size = count(json, "hidden_size")?;
         let num_attention_heads = count(json, "num_attention_heads")?;
         let config = Self {
@@ -102,10 +107,11 @@ impl ModelConfig {
                 _ => hidden_size / num_attention_heads,
             },
             max_position_embeddings: count(json, "max_position_embeddings")?,
-            rms_norm_eps: json.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
-            rope_theta: theta.and_then(Value::as_f64).unwrap_or(10_000.0),
+            rms_norm_eps: number(json, "rms_norm_eps")?.unwrap_or(1e-6),
+            rope_theta: rope_theta.unwrap_or(10_000.0),
             rope_scaling,
-            tie_word_embeddings: json.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
+            tie_word_embeddings: optional(json, "tie_word_embeddings", Value::as_bool, "true or false")?
+                .unwrap_or(false),
         };
         config.check()?;
         Ok(config)
@@ -236,6 +242,19 @@ fn stretch(rope: &Map<String, Value>) -> Result<Stretch, String> {
         return Err("`low_freq_factor` of the rotary settings is not below `high_freq_factor`".into());
     }
     Ok(stretch)
+}
+
+/// The value of a key that may be absent or null, as `read` takes it.
+fn optional<'a, T>(
+    json: &'a Map<String, Value>,
+    key: &str,
+    read: impl Fn(&'a Value) -> Option<T>,
+    what: &str,
+) -> Result<Option<T>, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| format!("`{key}` should be {what}, not {value}")),
+    }
 }
 
 fn count(json: &Map<String, Value>, key: &str) -> Result<usize, String> {
@@ -406,6 +425,10 @@ mod tests {
         assert!(refused("hidden_size", json!("wide")).contains("`hidden_size`"));
         assert!(refused("num_key_value_heads", json!(3)).contains("multiple"));
         assert!(refused("model_type", json!("gemma")).ends_with("\"gemma\"; known here are qwen2, qwen3, llama"));
+        for key in ["rope_theta", "rms_norm_eps", "rope_scaling", "use_sliding_window", "tie_word_embeddings"] {
+            let told = refused(key, json!("1e6"));
+            assert!(told.starts_with(&format!("`{key}` should be ")) && told.ends_with("not \"1e6\""), "{told}");
+        }
         let mut biased = minimal();
         biased.insert("attention_bias".into(), json!(true));
         assert!(ModelConfig::from_json(&biased).is_ok(), "Qwen2 has no such key, and biases anyway");

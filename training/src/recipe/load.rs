@@ -79,7 +79,7 @@ impl Source<'_> {
             message.push_str(&suggestion(&error.key, siblings));
         }
         let same = |key: &str| contains(key, &error.key) || contains(&error.key, key);
-        match self.overrides.iter().find(|(key, _)| same(key)) {
+        match self.overrides.iter().rev().find(|(key, _)| same(key)) {
             Some((key, value)) => Error::config(format!("--set {key}={value}: {message}")),
             None => self.at(self.line(&error.key), &message),
         }

@@ -45,8 +45,8 @@ impl Advice {
                 is_in_vain && metrics.accuracy == 0.0,
                 format!(
                     "step {step}: no response was correct, so none earned a reward; does the base answer prompts of this \
-                     form (`data.prompt_template`) with a `\\boxed{{}}`? `serve eval --model BASE --recipe RECIPE` keeps what \
-                     it says"
+                     form (`data.prompt_template`) with a `\\boxed{{}}`? `serve eval --model BASE --recipe RECIPE \
+                     --suite file:DATA --problems 20` keeps what it says"
                 ),
             ),
             (
