@@ -69,8 +69,8 @@ impl ModelConfig {
         {
             return Err(format!("`hidden_act` is \"{activation}\"; decoders here have silu"));
         }
-        // Newer files keep all rotary settings in one object; where there are both, transformers takes the older and nothing of the
-        // newer.
+        // Newer files keep all rotary settings in one object; where there are both, transformers takes the older, and
+        // nothing of the newer.
         let object = |key: &str| {
             let object = optional(json, key, Value::as_object, "an object")?;
             Ok::<_, String>(object.filter(|object| !object.is_empty()))
