@@ -117,6 +117,8 @@ fn every_kind_of_failure_is_counted_and_none_stops_the_run() {
         let errors = effort(&summary, name)["errors"].as_object().unwrap();
         assert_eq!((errors.len(), errors.get(kind).and_then(Value::as_u64)), (1, Some(4)), "{name}: {errors:?}");
         assert!(finished.stdout.contains(&format!("{kind}: 4")), "{}", finished.stdout);
+        let told = format!("warning: nothing was answered with effort `{name}`; the first ended with {kind}: ");
+        assert!(finished.stderr.contains(&told), "{}", finished.stderr);
     }
     assert_eq!(effort(&summary, "low")["succeeded"], 4);
     let lines = space.read("out/requests.jsonl");
@@ -159,6 +161,8 @@ fn the_real_server_with_a_slow_failing_and_hanging_engine_gives_a_whole_report()
         assert_eq!((errors.len(), errors.get(kind).and_then(Value::as_u64)), (1, Some(4)), "{name}: {errors:?}");
         assert_eq!((&effort["succeeded"], &effort["accuracy_with_failures"]["value"]), (&0.into(), &0.0.into()));
         assert!(finished.stdout.contains(&format!("{kind}: 4")), "{}", finished.stdout);
+        let told = format!("warning: nothing was answered with effort `{name}`; the first ended with {kind}: ");
+        assert!(finished.stderr.contains(&told), "{}", finished.stderr);
     }
     // The same tier, whose thoughts one of the efforts cuts at four tokens.
     let (free, cut) = (effort(&summary, "low"), effort(&summary, "max"));

@@ -287,12 +287,20 @@ fn server(arguments: &Arguments) -> Result<Server> {
 
 /// A run in which nothing was answered is no success, though its report is written.
 fn failure(summary: &Summary, records: &[brevity::load::Record]) -> Result<()> {
+    let told = |record: &brevity::load::Record| {
+        Some(format!("{}: {}", record.error.as_ref()?, record.error_message.as_deref().unwrap_or_default()))
+    };
     if summary.interrupted || records.iter().any(brevity::load::Record::succeeded) {
+        for effort in summary.efforts.iter().filter(|effort| effort.succeeded == 0).map(|effort| &effort.effort) {
+            if let Some(said) = records.iter().filter(|record| record.effort == *effort).find_map(told) {
+                progress::say(&format!(
+                    "warning: nothing was answered with effort `{effort}`; the first ended with {said}"
+                ));
+            }
+        }
         return Ok(());
     }
-    let said = records.iter().find_map(|record| {
-        Some(format!("{}: {}", record.error.as_ref()?, record.error_message.as_deref().unwrap_or_default()))
-    });
+    let said = records.iter().find_map(told);
     let message = match said {
         Some(said) => format!("not one of {} requests was answered; the first ended with {said}", records.len()),
         None => "no request was made".to_owned(),

@@ -288,6 +288,9 @@ fn total(summary: &Summary, rates: Rates) -> String {
 /// What a reader should know before believing the tables.
 pub fn notes(summary: &Summary) -> Vec<String> {
     let mut notes: Vec<String> = summary.comparisons.iter().filter_map(saving).collect();
+    if !summary.comparisons.is_empty() {
+        notes.extend(summary.efforts.iter().filter_map(missing));
+    }
     notes.extend(summary.total.map(|rates| total(summary, rates)));
     if summary.interrupted {
         notes.push(format!("Ended before its time; {} under way left out.", count(summary.abandoned, "request")));
@@ -326,6 +329,19 @@ pub fn notes(summary: &Summary) -> Vec<String> {
         }
     }
     notes
+}
+
+/// What failures do to a comparison.
+fn missing(effort: &EffortSummary) -> Option<String> {
+    let failed = effort.requests - effort.succeeded;
+    (failed > 0).then(|| {
+        format!(
+            "{}: {failed} of {} failed and take no part in the comparison; if they took too long, only short answers are \
+             compared.",
+            effort.effort,
+            count(effort.requests, "request")
+        )
+    })
 }
 
 /// One sentence on what an effort saves and where from.
