@@ -288,9 +288,7 @@ fn total(summary: &Summary, rates: Rates) -> String {
 /// What a reader should know before believing the tables.
 pub fn notes(summary: &Summary) -> Vec<String> {
     let mut notes: Vec<String> = summary.comparisons.iter().filter_map(saving).collect();
-    if !summary.comparisons.is_empty() {
-        notes.extend(summary.efforts.iter().filter_map(missing));
-    }
+    notes.extend(missing(summary));
     notes.extend(summary.total.map(|rates| total(summary, rates)));
     if summary.interrupted {
         notes.push(format!("Ended before its time; {} under way left out.", count(summary.abandoned, "request")));
@@ -331,15 +329,16 @@ pub fn notes(summary: &Summary) -> Vec<String> {
     notes
 }
 
-/// What failures do to a comparison.
-fn missing(effort: &EffortSummary) -> Option<String> {
-    let failed = effort.requests - effort.succeeded;
-    (failed > 0).then(|| {
+/// What failures do to the comparisons, if there are both.
+fn missing(summary: &Summary) -> Option<String> {
+    let failed = summary.efforts.iter().filter(|effort| effort.succeeded < effort.requests);
+    let failed: Vec<String> = failed
+        .map(|effort| format!("{} {} of {}", effort.effort, effort.requests - effort.succeeded, effort.requests))
+        .collect();
+    (!failed.is_empty() && !summary.comparisons.is_empty()).then(|| {
         format!(
-            "{}: {failed} of {} failed and take no part in the comparison; if they took too long, only short answers are \
-             compared.",
-            effort.effort,
-            count(effort.requests, "request")
+            "Failed, and so not compared: {}. If they took too long, only short answers are compared.",
+            failed.join(", ")
         )
     })
 }

@@ -185,6 +185,7 @@ pub struct ChatRequest {
 
 /// What a stream contains.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct StreamOptions {
     /// One more chunk before `[DONE]` with token counts; every other chunk then has `usage: null`.
     #[serde(default)]

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 /// `reasoning`, as the Responses API and OpenRouter write it.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct ReasoningField {
     /// Same as `reasoning_effort`.
     #[serde(default)]
@@ -38,6 +39,7 @@ pub struct ReasoningField {
 
 /// `thinking`, as Anthropic's API writes it.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct ThinkingField {
     /// `enabled`, `adaptive`, or `disabled`, which is the effort `none`.
     #[serde(default, rename = "type")]
@@ -50,6 +52,7 @@ pub struct ThinkingField {
 /// `chat_template_kwargs`, as clients of vLLM and SGLang write it: of what they hand to chat templates, what says how much
 /// shall be thought. Other keys are listed in `x-brevity-ignored`.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct TemplateField {
     /// `false` is the effort `none` (Qwen3's templates).
     #[serde(default)]

@@ -98,6 +98,7 @@ async fn values_that_cannot_be_used() {
             "chat_template_kwargs.enable_thinking",
         ),
         (json!({"chat_template_kwargs": {"thinking": "no"}}), 400, "chat_template_kwargs.thinking"),
+        (json!({"chat_template_kwargs": "no"}), 400, "chat_template_kwargs"),
         (json!({"messages": []}), 400, "messages"),
         (json!({"messages": [{"content": "x"}]}), 400, "messages[0]"),
         (json!({"messages": user(json!(null))}), 400, "messages[0].content"),
