@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use self::devices::Devices;
 use super::dtype::Dtype;
 use super::progress::{self, Supervised};
+use super::remote::address;
 use super::{Failure, Result, bench, interrupt};
 
 const EXAMPLES: &str = "\
@@ -234,7 +235,7 @@ fn base_is_there(base: &Path, recipe: &Recipe) -> Result<()> {
 /// Says how to get data that are not there.
 fn data_is_there(recipe: &Recipe) -> Result<()> {
     match recipe.data.file() {
-        Some(file) if recipe.data.source == DataSource::File && !file.is_file() => {
+        Some(file) if recipe.data.source == DataSource::File && address(Some(file)).is_none() && !file.is_file() => {
             let message = format!("there is no data set in `{}`", file.display());
             let hint = "put it there, or name another with --set data.path=FILE or --set data.path=hf://datasets/\
                         ORGANISATION/NAME/FILE";

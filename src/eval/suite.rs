@@ -13,6 +13,8 @@ use brevity_training::tasks::mini::{self, Level};
 use brevity_training::tasks::readers::{Columns, read_problems};
 use brevity_training::{Error, Result};
 
+use crate::family::HubFile;
+
 /// Seed of the mini suite's test problems: a measurement must not depend on it, so it is no setting.
 const MINI_PROBLEMS: u64 = 0;
 
@@ -155,7 +157,9 @@ impl fmt::Display for Suite {
                 write!(formatter, "mini:test ({})", levels.join(", "))
             }
             // A file on the hub is known to everybody by its address, one of this machine by its name.
-            Self::File { preset, path } if path.starts_with("hf:") => write!(formatter, "{preset}:{}", path.display()),
+            Self::File { preset, path } if path.to_str().is_some_and(|path| path.starts_with(HubFile::SCHEME)) => {
+                write!(formatter, "{preset}:{}", path.display())
+            }
             Self::File { preset, path } => {
                 let name = path.file_name().unwrap_or(path.as_os_str());
                 write!(formatter, "{preset}:{}", name.to_string_lossy())

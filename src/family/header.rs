@@ -70,31 +70,8 @@ pub(super) fn model(folder: &Path) -> Result<Shapes> {
     }
     // Other architectures are the engine's business: it knows what their tensors are called.
     if let Ok(config) = ModelConfig::read(folder) {
-        let mut rest: BTreeSet<&str> = found.keys().map(String::as_str).collect();
-        for (name, shape) in config.tensors() {
-            match found.get(&name) {
-                None => {
-                    return Err(Error::format(
-                        folder,
-                        format!("the weights lack `{name}`, which config.json asks for"),
-                    ));
-                }
-                Some(other) if *other != shape => {
-                    let message = format!("`{name}` has shape {other:?}, config.json asks for {shape:?}");
-                    return Err(Error::format(folder, message));
-                }
-                Some(_) => rest.remove(name.as_str()),
-            };
-        }
-        // An output layer that is the embedding may be there as well, and so may the tables of old files.
-        rest.retain(|name| {
-            let is_tied = config.tie_word_embeddings && *name == "lm_head.weight";
-            !is_tied && !name.ends_with(".rotary_emb.inv_freq")
-        });
-        if let Some(name) = rest.first() {
-            let message = format!("the weights hold `{name}`, for which config.json has no place");
-            return Err(Error::format(folder, message));
-        }
+        let shapes = found.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+        config.fits(&shapes).map_err(|message| Error::format(folder, message))?;
     }
     Ok(found)
 }

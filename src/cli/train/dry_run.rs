@@ -6,7 +6,7 @@ use brevity_training::tasks::mini::tokenizer::VOCABULARY_SIZE;
 use brevity_training::trainer::{Fit, ModelShape, Plan};
 
 use super::curves::LEARNING_CURVE;
-use super::{Work, base_is_there, destination, tier_name};
+use super::{Work, base_is_there, data_is_there, destination, tier_name};
 use crate::cli::remote::address;
 use crate::cli::{Result, progress};
 
@@ -29,7 +29,8 @@ pub fn show(work: &Work<'_>) -> Result<()> {
         }
         base => {
             let base = base.as_ref().map_or(Ok(()), |base| base_is_there(base, work.recipe));
-            if let Err(obstacle) = base.and_then(|()| destination::may_begin(work)) {
+            let data = base.and_then(|()| data_is_there(work.recipe));
+            if let Err(obstacle) = data.and_then(|()| destination::may_begin(work)) {
                 progress::say(&format!("warning: as things are, the run would be refused: {obstacle}"));
             }
         }

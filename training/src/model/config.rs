@@ -1,5 +1,6 @@
 //! `config.json` and `generation_config.json` of a Hugging Face folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -172,6 +173,32 @@ impl ModelConfig {
             tensors.push(("lm_head.weight".into(), vec![self.vocab_size, hidden]));
         }
         tensors
+    }
+
+    /// Whether the tensors of a model's files, by name and shape, are those of [`ModelConfig::tensors`]. An output layer that is
+    /// the embedding may be there as well, and so may the rotary tables of old Llama files, which follow from the configuration.
+    ///
+    /// # Errors
+    /// A message that names the tensor that is missing, of another shape, or not part of the model.
+    pub fn fits(&self, found: &BTreeMap<&str, &[usize]>) -> Result<(), String> {
+        let mut rest = found.clone();
+        for (name, shape) in self.tensors() {
+            match rest.remove(name.as_str()) {
+                None => return Err(format!("the weights lack `{name}`, which config.json asks for")),
+                Some(other) if other != shape => {
+                    return Err(format!("`{name}` has shape {other:?}, config.json asks for {shape:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        rest.retain(|name, _| {
+            let is_tied = self.tie_word_embeddings && *name == "lm_head.weight";
+            !is_tied && !name.ends_with(".rotary_emb.inv_freq")
+        });
+        match rest.keys().next() {
+            Some(name) => Err(format!("the weights hold `{name}`, which this architecture does not have")),
+            None => Ok(()),
+        }
     }
 
     /// Number of weights.

@@ -108,11 +108,12 @@ impl Decoder {
                 let bias = architecture.has_biases().then(|| stack(&attention, "bias")).transpose()?;
                 let qkv = Linear { weight: stack(&attention, "weight")?, bias };
                 let gate_up = Linear { weight: stack(&["mlp.gate_proj", "mlp.up_proj"], "weight")?, bias: None };
-                let mut norms = || {
-                    let (query, key) = (get("self_attn.q_norm.weight")?, get("self_attn.k_norm.weight")?);
-                    Ok::<_, Error>(HeadNorms { query, key })
+                let head_norms = match architecture.has_head_norms() {
+                    true => {
+                        Some(HeadNorms { query: get("self_attn.q_norm.weight")?, key: get("self_attn.k_norm.weight")? })
+                    }
+                    false => None,
                 };
-                let head_norms = architecture.has_head_norms().then(&mut norms).transpose()?;
                 Ok(Layer {
                     input_norm: get("input_layernorm.weight")?,
                     qkv,

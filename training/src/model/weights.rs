@@ -82,28 +82,9 @@ pub fn read_weights(folder: &Path, config: &ModelConfig, dtype: DType, device: &
     for path in weight_files(folder)? {
         found.append(&mut read_safetensors(&path, dtype, device)?);
     }
-    let mut weights = Weights::new();
-    for (name, shape) in config.tensors() {
-        let Some(tensor) = found.remove(&name) else {
-            return Err(Error::format(folder, format!("the weights lack `{name}`, which config.json asks for")));
-        };
-        if tensor.dims() != shape {
-            return Err(Error::format(
-                folder,
-                format!("`{name}` has shape {:?}, config.json asks for {shape:?}", tensor.dims()),
-            ));
-        }
-        weights.insert(name, tensor);
-    }
-    if config.tie_word_embeddings {
-        found.remove("lm_head.weight");
-    }
-    // Tables that old Llama files keep; they follow from the configuration.
-    found.retain(|name, _| !name.ends_with(".rotary_emb.inv_freq"));
-    if let Some(name) = found.keys().next() {
-        return Err(Error::format(folder, format!("the weights hold `{name}`, which this architecture does not have")));
-    }
-    Ok(weights)
+    let shapes = found.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())).collect();
+    config.fits(&shapes).map_err(|message| Error::format(folder, message))?;
+    Ok(config.tensors().into_iter().filter_map(|(name, _)| found.remove_entry(&name)).collect())
 }
 
 /// Writes the weights of a folder as one `model.safetensors`.
