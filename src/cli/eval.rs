@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use brevity::eval::{
     self, Behaviours, Comparison, Evaluation, Graded, NamedColumns, Response, Settings, Suite, Summary,
 };
-use brevity::family::{Hub, Manifest, Source, TierCard};
+use brevity::family::{Hub, Manifest, SamplingDefaults, Source, TierCard};
 use brevity::report::number;
 use brevity_training::Error;
 use brevity_training::compute::DeviceName;
@@ -93,13 +93,22 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     problems: Option<usize>,
 
-    /// Softmax temperature; 0 takes the most likely token [default: 0.6]
+    /// Softmax temperature; 0 takes the most likely token [default: the recipe's, else as requests that do not say are
+    /// sampled: the model's generation_config.json, else 1]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
 
-    /// Nucleus mass in (0, 1] [default: 1]
+    /// Nucleus mass in (0, 1] [default: likewise, else 1]
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
+
+    /// Only the N most likely tokens, 0 for all [default: likewise, else all]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+
+    /// Only tokens at least this share as likely as the most likely one [default: likewise, else 0]
+    #[arg(long, value_name = "P")]
+    min_p: Option<f64>,
 
     /// Most tokens of a response; one that is cut off counts as incorrect [default: 640 for the mini suite, else 32768]
     #[arg(long, alias = "max-tokens", value_name = "N")]
@@ -156,10 +165,12 @@ struct Measured<'a> {
 /// When something does not fit, cannot be read or written, or somebody asked to stop.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let recipe = arguments.recipe.as_deref().map(|path| Recipe::load(path, &[])).transpose()?;
-    let settings = settings(arguments, recipe.as_ref())?;
+    check(arguments)?;
     let work_place = Place::of(arguments, recipe.as_ref())?;
     let suite = remote::suite(&arguments.suite)?;
     let (name, subjects, mut manifest) = subjects(arguments)?;
+    let served = subjects.first().map_or_else(|| Ok(SamplingDefaults::default()), Subject::sampling)?;
+    let settings = settings(arguments, recipe.as_ref(), &served);
     let out = arguments.out.clone().unwrap_or_else(|| format!("runs/eval-{}", place::file_name(&name)).into());
     let problems =
         suite.problems_of(problems_per_level(arguments, recipe.as_ref())?, &columns(arguments, recipe.as_ref()))?;
@@ -245,8 +256,26 @@ fn subjects(arguments: &Arguments) -> Result<(String, Vec<Subject>, Option<Manif
     Ok((opened.manifest.name.clone(), subjects, Some(opened.manifest)))
 }
 
-/// Options before recipe before defaults.
-fn settings(arguments: &Arguments, recipe: Option<&Recipe>) -> Result<Settings> {
+/// Refuses options out of range, before anything is fetched or read.
+fn check(arguments: &Arguments) -> Result<()> {
+    let Arguments { temperature, top_p, min_p, max_new_tokens, samples, concurrent, .. } = *arguments;
+    let holds = |value: Option<f64>, range: fn(f64) -> bool| value.is_none_or(range);
+    let checks = [
+        (holds(temperature, |value| value.is_finite() && value >= 0.0), "--temperature must be at least 0"),
+        (holds(top_p, |value| value > 0.0 && value <= 1.0), "--top-p must be in (0, 1]"),
+        (holds(min_p, |value| (0.0..=1.0).contains(&value)), "--min-p must be in [0, 1]"),
+        (max_new_tokens != Some(0), "--max-new-tokens must be at least 1"),
+        (samples != Some(0), "--samples must be at least 1"),
+        (concurrent > 0, "--concurrent must be at least 1"),
+    ];
+    match checks.into_iter().find(|(holds, _)| !holds) {
+        Some((_, message)) => Err(Failure::usage(message)),
+        None => Ok(()),
+    }
+}
+
+/// Options before recipe before what is served before defaults.
+fn settings(arguments: &Arguments, recipe: Option<&Recipe>, served: &SamplingDefaults) -> Settings {
     let is_mini = arguments.suite.is_mini();
     let section = recipe.map_or_else(EvalSection::default, |recipe| recipe.eval.clone());
     let of_suite = if is_mini { MINI_MAX_NEW_TOKENS } else { MAX_NEW_TOKENS };
@@ -254,29 +283,21 @@ fn settings(arguments: &Arguments, recipe: Option<&Recipe>) -> Result<Settings> 
         GraderName::Qwen => GraderMode::Qwen,
         GraderName::Strict => GraderMode::Strict,
     });
-    let settings = Settings {
+    Settings {
         sampling: SamplingParams {
-            temperature: arguments.temperature.unwrap_or(section.temperature),
-            top_p: arguments.top_p.unwrap_or(section.top_p),
+            temperature: arguments.temperature.or(section.temperature).unwrap_or(served.temperature),
+            top_p: arguments.top_p.or(section.top_p).unwrap_or(served.top_p),
+            // 0 is all, here and in recipes.
+            top_k: arguments.top_k.or(section.top_k).or(served.top_k).filter(|&k| k > 0),
+            min_p: arguments.min_p.or(section.min_p).unwrap_or(served.min_p),
             max_new_tokens: arguments.max_new_tokens.or(section.max_new_tokens).unwrap_or(of_suite),
         },
         samples: arguments.samples.or(section.samples).unwrap_or_else(|| arguments.suite.samples()),
         seed: arguments.seed.unwrap_or(section.seed),
         grader: mode.or(recipe.map(|recipe| recipe.grader.mode)).unwrap_or_default(),
+        after_thoughts: recipe.is_some_and(|recipe| recipe.grader.after_thoughts),
         behaviours: behaviours(recipe.map(|recipe| &recipe.behaviours), is_mini),
         data: recipe.map_or_else(|| asked(&arguments.suite), |recipe| recipe.data.clone()),
-    };
-    let SamplingParams { temperature, top_p, max_new_tokens } = settings.sampling;
-    let checks = [
-        (temperature.is_finite() && temperature >= 0.0, "--temperature must be at least 0"),
-        (top_p > 0.0 && top_p <= 1.0, "--top-p must be in (0, 1]"),
-        (max_new_tokens > 0, "--max-new-tokens must be at least 1"),
-        (settings.samples > 0, "--samples must be at least 1"),
-        (arguments.concurrent > 0, "--concurrent must be at least 1"),
-    ];
-    match checks.into_iter().find(|(holds, _)| !holds) {
-        Some((_, message)) => Err(Failure::usage(message)),
-        None => Ok(settings),
     }
 }
 
@@ -376,6 +397,8 @@ fn card(arguments: &Arguments, settings: &Settings, date: &str, subject: &Subjec
         seed: settings.seed,
         temperature: settings.sampling.temperature,
         top_p: settings.sampling.top_p,
+        top_k: settings.sampling.top_k,
+        min_p: settings.sampling.min_p,
         samples: settings.samples,
         weights_sha256: subject.sha256.clone(),
         levels: summary.level_cards(),

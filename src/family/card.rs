@@ -16,6 +16,12 @@ pub struct TierCard {
     pub temperature: f64,
     /// Nucleus mass of the sampling, in (0, 1].
     pub top_p: f64,
+    /// Of how many of the most likely tokens was drawn; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// The least share of the likeliest token's probability that was drawn from, in [0, 1].
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub min_p: f64,
     /// Responses per problem.
     pub samples: usize,
     /// SHA-256 of the weights that were measured (as [`super::hash::weights_sha256`]); a card of other weights is stale.
@@ -77,6 +83,12 @@ impl TierCard {
             "top_p".into(),
             format!("{} is outside (0, 1], write 1.0 for the whole distribution", self.top_p),
         );
+        check(self.top_k != Some(0), "top_k".into(), "0 tokens leave nothing to draw, leave it out for all".into());
+        check(
+            (0.0..=1.0).contains(&self.min_p),
+            "min_p".into(),
+            format!("{} is outside [0, 1], leave it out for the whole distribution", self.min_p),
+        );
         check(self.samples > 0, "samples".into(), "0 samples measure nothing, run the evaluation again".into());
         for level in &self.levels {
             let key = |name: &str| format!("level \"{}\" {name}", level.level);
@@ -105,6 +117,11 @@ impl TierCard {
         }
         faults
     }
+}
+
+/// Whether a `min_p` leaves everything.
+fn is_off(min_p: &f64) -> bool {
+    *min_p == 0.0
 }
 
 /// Whether `text` is a day of the Gregorian calendar as RFC 3339 writes it.

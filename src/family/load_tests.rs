@@ -188,6 +188,8 @@ fn a_stale_card_is_a_warning() {
         seed: 0,
         temperature: 1.0,
         top_p: 1.0,
+        top_k: None,
+        min_p: 0.0,
         samples: 1,
         weights_sha256: weights,
         levels: Vec::new(),

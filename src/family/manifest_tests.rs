@@ -12,6 +12,8 @@ fn card(weights: &str) -> TierCard {
         seed: 7,
         temperature: 1.0,
         top_p: 1.0,
+        top_k: Some(20),
+        min_p: 0.0,
         samples: 4,
         weights_sha256: weights.to_owned(),
         levels: vec![LevelCard {
@@ -111,6 +113,7 @@ fn the_text_is_stable() {
     seed = 7
     temperature = 1.0
     top_p = 1.0
+    top_k = 20
     samples = 4
     weights_sha256 = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 

@@ -233,7 +233,7 @@ fn sample(options: &Options) -> Result<()> {
         sequences(prompt * count, count, config.vocab_size).into_iter().map(Into::into).collect();
     let requests: Vec<RolloutRequest> =
         prompts.into_iter().enumerate().map(|(seed, prompt)| RolloutRequest { prompt, seed: seed as u64 }).collect();
-    let params = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: new };
+    let params = SamplingParams::whole(1.0, new);
     let mut times = vec![Instant::now()];
     sampler.generate(&requests, &params, &mut |_| {
         times.push(Instant::now());
@@ -397,7 +397,7 @@ fn apart(found: &Tensor, expected: &Tensor) -> Result<f64> {
 fn differing(here: &Policy, there: &Policy) -> Result<f64> {
     let prompts: Vec<Arc<[u32]>> = sequences(12 * 40, 12, 1000).into_iter().map(Into::into).collect();
     let requests: Vec<RolloutRequest> = prompts.into_iter().map(|prompt| RolloutRequest { prompt, seed: 1 }).collect();
-    let params = SamplingParams { temperature: 0.0, top_p: 1.0, max_new_tokens: 32 };
+    let params = SamplingParams::whole(0.0, 32);
     let one = CpuSampler::new(&here.frozen()?, &[], 12)?.generate(&requests, &params, &mut |_| true)?;
     let other = DeviceSampler::new(there.layered()?, &[], 5)?.generate(&requests, &params, &mut |_| true)?;
     let tokens = one.iter().flat_map(|rollout| &rollout.ids).zip(other.iter().flat_map(|rollout| &rollout.ids));

@@ -105,7 +105,7 @@ fn rollouts() -> Result<Vec<Rollout>> {
         (0..5u32).map(|p| (0..30 + 13 * p).map(|t| (t * 5 + p) % 300).collect::<Vec<_>>().into()).collect();
     let requests: Vec<RolloutRequest> =
         (0..40).map(|i| RolloutRequest { prompt: prompts[i % 5].clone(), seed: 900 + i as u64 }).collect();
-    let params = SamplingParams { temperature: 0.8, top_p: 0.95, max_new_tokens: 60 };
+    let params = SamplingParams { top_p: 0.95, ..SamplingParams::whole(0.8, 60) };
     sampler.generate(&requests, &params, &mut |_| true)
 }
 

@@ -30,10 +30,13 @@ struct Report<'a> {
     date: &'a str,
     temperature: f64,
     top_p: f64,
+    top_k: Option<usize>,
+    min_p: f64,
     max_new_tokens: usize,
     samples: usize,
     seed: u64,
     grader: GraderMode,
+    after_thoughts: bool,
     tiers: Vec<TierReport<'a>>,
 }
 
@@ -79,10 +82,13 @@ pub fn report(out: &Path, head: &Head<'_>, settings: &Settings, measured: &[Meas
         date: head.date,
         temperature: settings.sampling.temperature,
         top_p: settings.sampling.top_p,
+        top_k: settings.sampling.top_k,
+        min_p: settings.sampling.min_p,
         max_new_tokens: settings.sampling.max_new_tokens,
         samples: settings.samples,
         seed: settings.seed,
         grader: settings.grader,
+        after_thoughts: settings.after_thoughts,
         tiers: tiers.collect(),
     };
     Ok(files::write_json(&out.join("eval.json"), &report)?)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use brevity::family::{Checker, Downloads, Hub, Kind, Opened, Tier, TierWeights, hash};
+use brevity::family::{Checker, Downloads, Hub, Kind, Opened, SamplingDefaults, Tier, TierWeights, hash};
 use brevity_training::Error;
 use brevity_training::compute::free_memory;
 use brevity_training::model::{Decoder, Device, Layered, LoraAdapter, Policy, Pretrained};
@@ -29,6 +29,8 @@ pub struct Subject {
     model: PathBuf,
     /// A PEFT folder on top of it.
     adapter: Option<PathBuf>,
+    /// The folder that says how it is sampled where nobody else does: of a family's tiers, their base.
+    base: PathBuf,
 }
 
 /// A model in memory.
@@ -90,7 +92,8 @@ impl Subject {
         }
         let sha256 = hash::weights_sha256(folder)?;
         let (name, label) = (name.to_owned(), name.to_owned());
-        Ok(Self { name, label, alpha: None, is_base: false, sha256, model: folder.to_owned(), adapter: None })
+        let (model, base) = (folder.to_owned(), folder.to_owned());
+        Ok(Self { name, label, alpha: None, is_base: false, sha256, model, adapter: None, base })
     }
 
     /// The tiers called `names` or, when there are none, the base and every tier; the base first, then by alpha. What is
@@ -126,7 +129,16 @@ impl Subject {
             Kind::Adapter => (base.to_owned(), Some(tier.folder)),
             Kind::Base | Kind::Checkpoint => (tier.folder, None),
         };
-        Self { name: tier.name, label, alpha: Some(tier.alpha), is_base, sha256: tier.sha256, model, adapter }
+        let (alpha, base) = (Some(tier.alpha), base.to_owned());
+        Self { name: tier.name, label, alpha, is_base, sha256: tier.sha256, model, adapter, base }
+    }
+
+    /// How a request that does not say is sampled when this is served.
+    ///
+    /// # Errors
+    /// When its `generation_config.json` cannot be read or makes no sense.
+    pub fn sampling(&self) -> Result<SamplingDefaults> {
+        Ok(SamplingDefaults::from_folder(&self.base)?)
     }
 
     /// Reads the model.

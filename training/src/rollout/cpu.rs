@@ -240,6 +240,8 @@ mod tests {
         assert!(refused(vec![], PARAMS).contains("prompt 0 has 0 tokens"));
         assert!(refused(vec![99], PARAMS).contains("token id 99"));
         assert!(refused(vec![1], SamplingParams { top_p: 0.0, ..PARAMS }).contains("top_p"));
+        assert!(refused(vec![1], SamplingParams { top_k: Some(0), ..PARAMS }).contains("top_k"));
+        assert!(refused(vec![1], SamplingParams { min_p: 1.5, ..PARAMS }).contains("min_p"));
         assert!(refused(vec![1], SamplingParams { temperature: -1.0, ..PARAMS }).contains("temperature"));
         assert!(refused(vec![1], SamplingParams { max_new_tokens: 0, ..PARAMS }).contains("max_new_tokens"));
         assert!(matches!(sampler.generate(&requests(1), &PARAMS, &mut |_| false), Err(Error::Interrupted)));

@@ -26,10 +26,27 @@ use crate::Result;
 pub struct SamplingParams {
     /// Softmax temperature; 0 takes the most likely token.
     pub temperature: f64,
-    /// Nucleus mass in (0, 1]: the smallest set of most likely tokens that reaches it is drawn from.
+    /// Nucleus mass in (0, 1]: the smallest set of most likely tokens that reaches it, of what `top_k` and `min_p` leave, is
+    /// drawn from.
     pub top_p: f64,
+    /// Only the k most likely tokens are drawn from, of equals those of the smallest ids; `None` for all.
+    pub top_k: Option<usize>,
+    /// Only tokens at least this share as likely as the most likely one are drawn from, in [0, 1].
+    pub min_p: f64,
     /// Most tokens a response may have, the end-of-sequence token included.
     pub max_new_tokens: usize,
+}
+
+impl SamplingParams {
+    /// The whole distribution: nothing is truncated.
+    pub const fn whole(temperature: f64, max_new_tokens: usize) -> Self {
+        Self { temperature, top_p: 1.0, top_k: None, min_p: 0.0, max_new_tokens }
+    }
+
+    /// Whether some tokens cannot be drawn though the temperature is above 0.
+    pub(crate) fn truncates(&self) -> bool {
+        self.top_p < 1.0 || self.top_k.is_some() || self.min_p > 0.0
+    }
 }
 
 /// One prompt to be continued.
@@ -56,7 +73,7 @@ pub enum FinishReason {
 pub struct Rollout {
     /// Response token ids, the end-of-sequence token included when there is one.
     pub ids: Vec<u32>,
-    /// Natural logarithm of softmax(logits / temperature) at each id (temperature 1 where it is 0), before top-p; `[ids.len()]`.
+    /// Natural logarithm of softmax(logits / temperature) at each id (temperature 1 where it is 0), before truncation; `[ids.len()]`.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: FinishReason,

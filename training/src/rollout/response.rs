@@ -87,6 +87,12 @@ pub(super) fn check(requests: &[RolloutRequest], params: &SamplingParams, config
     if !(params.top_p > 0.0 && params.top_p <= 1.0) {
         return Err(Error::config(format!("top_p {} lies outside (0, 1]", params.top_p)));
     }
+    if params.top_k == Some(0) {
+        return Err(Error::config("top_k is 0, so nothing could be drawn"));
+    }
+    if !(0.0..=1.0).contains(&params.min_p) {
+        return Err(Error::config(format!("min_p {} lies outside [0, 1]", params.min_p)));
+    }
     if params.max_new_tokens == 0 {
         return Err(Error::config("max_new_tokens is 0, so nothing would be sampled"));
     }

@@ -13,7 +13,7 @@ use crate::model::{Architecture, ModelConfig, Pretrained, SpecialTokens};
 
 pub(super) const END: u32 = 3;
 
-pub(super) const PARAMS: SamplingParams = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 90 };
+pub(super) const PARAMS: SamplingParams = SamplingParams::whole(1.0, 90);
 
 pub(super) fn model() -> Pretrained {
     random(Architecture::Qwen2, 6)

@@ -59,7 +59,7 @@ async fn each_says_what_the_trainer_says() {
 
         let decoder = model.decoder().unwrap();
         let request = RolloutRequest { prompt: prompt.clone().into(), seed: 0 };
-        let greedy = SamplingParams { temperature: 0.0, top_p: 1.0, max_new_tokens: TOKENS };
+        let greedy = SamplingParams::whole(0.0, TOKENS);
         let rollouts = CpuSampler::new(&decoder, &[], 1).unwrap().generate(&[request], &greedy, &mut |_| true).unwrap();
         let ids = &rollouts[0].ids;
         let whole: Vec<u32> = prompt.iter().chain(ids).copied().collect();

@@ -26,8 +26,8 @@ pub(super) fn draw_rows(
 ) -> Result<()> {
     let drawn = if params.temperature == 0.0 {
         most_likely(logits)?
-    } else if params.top_p < 1.0 {
-        // A nucleus needs the distribution in order.
+    } else if params.truncates() {
+        // What is likely is known only of the distribution in order.
         let mut rows = logits.flatten_all()?.to_vec1::<f32>()?;
         let rows = rows.par_chunks_mut(logits.dim(D::Minus1)?).zip(&mut *responses);
         rows.map(|(row, of)| draw(row, params, &mut of.rng)).collect()

@@ -39,6 +39,7 @@ fn texts_are_those_of_the_sampler_on_slices() {
         PARAMS,
         SamplingParams { temperature: 0.6, ..PARAMS },
         SamplingParams { top_p: 0.8, ..PARAMS },
+        SamplingParams { top_k: Some(5), min_p: 0.02, ..PARAMS },
         SamplingParams { temperature: 0.0, ..PARAMS },
     ] {
         assert_same(&generate(64, &requests, &params), &on_slices(&requests, &params));
