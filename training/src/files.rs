@@ -14,12 +14,15 @@ use crate::{Error, Result};
 
 /// Writes `path` atomically: `fill` writes to a temporary file in the same folder, which is synced and renamed.
 ///
-/// Missing parent folders are created. On any error the old file, if there was one, is untouched.
+/// Missing parent folders are created. On any error the old file, if there was one, is untouched. Of an old file the new one
+/// has the permissions; where `path` is a link, the file that it leads to is replaced.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be created or the file cannot be written, synced or renamed.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let folder = match path.parent() {
+    let target =
+        if path.is_symlink() { path.canonicalize().unwrap_or_else(|_| path.to_owned()) } else { path.to_owned() };
+    let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
@@ -30,9 +33,9 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         fill(&mut writer)?;
         writer.flush()?;
         drop(writer);
-        make_world_readable(temporary.as_file())?;
+        set_permissions(temporary.as_file(), &target)?;
         temporary.as_file().sync_all()?;
-        temporary.persist(path).map_err(|error| error.error)?;
+        temporary.persist(&target).map_err(|error| error.error)?;
         sync_folder(folder)
     };
     write().map_err(Error::io("write", path))
@@ -121,15 +124,17 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).map_err(|error| Error::format(path, error.to_string()))
 }
 
-/// Temporary files are private to their owner; what they become should have the permissions of an ordinary new file.
+/// Temporary files are private to their owner; what they become should have the permissions of the file they replace, or
+/// else of an ordinary new one.
 #[cfg(unix)]
-fn make_world_readable(file: &File) -> io::Result<()> {
+fn set_permissions(file: &File, replaced: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+    let old = fs::metadata(replaced).map(|old| old.permissions());
+    file.set_permissions(old.unwrap_or_else(|_| fs::Permissions::from_mode(0o644)))
 }
 
 #[cfg(not(unix))]
-fn make_world_readable(_file: &File) -> io::Result<()> {
+fn set_permissions(_file: &File, _replaced: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -157,6 +162,22 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("disk full"));
         assert_eq!(read_text(&path).unwrap(), "old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays behind");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_permissions_and_its_links() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("secret.toml"), folder.path().join("link.toml"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        write(&file, b"old").unwrap();
+        assert_eq!(mode(&file), 0o644);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("secret.toml", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert_eq!((mode(&file), read_text(&file).unwrap().as_str()), (0o600, "new"));
+        assert!(link.is_symlink());
     }
 
     #[test]

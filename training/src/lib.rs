@@ -19,6 +19,7 @@ pub mod rollout;
 pub mod schedule;
 pub mod tasks;
 pub mod text;
+pub mod thoughts;
 pub mod trainer;
 
 pub use error::{Error, Result};

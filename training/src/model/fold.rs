@@ -74,6 +74,24 @@ pub fn fold_files(
     }
 }
 
+/// The weights of `base` with the change of `adapter`, as [`fold_files`] makes them, in the memory of the processor.
+///
+/// # Errors
+/// [`Error::Tensor`] when an adapted weight and its change differ in shape; [`Error::Config`] when it has no format that can
+/// be added to.
+pub fn fold_weights(base: &Weights, adapter: &LoraAdapter) -> Result<Weights> {
+    let mut sums = Sums::default();
+    let fold = |(name, weight): (&String, &Tensor)| {
+        let weight = weight.to_device(&Device::Cpu)?;
+        let Some(change) = adapter.change(name)? else { return Ok((name.clone(), weight)) };
+        let dropped = dropped_bits(weight.dtype())
+            .ok_or_else(|| Error::config(format!("`{name}` is {:?}, which has no fractions", weight.dtype())))?;
+        let change = change.detach().to_device(&Device::Cpu)?;
+        Ok((name.clone(), sums.add(&weight, &change, name, dropped)?))
+    };
+    base.iter().map(fold).collect()
+}
+
 /// Bits of an f32's fraction that a format has not.
 fn dropped_bits(format: DType) -> Option<u32> {
     match format {

@@ -7,6 +7,7 @@ use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
 use super::decoder::Decoder;
+use super::fold::fold_weights;
 use super::layered::{Adapter, Layered, Weight};
 use super::lora::{Factors, LoraAdapter, LoraConfig};
 use super::ops::Rotary;
@@ -202,6 +203,18 @@ impl Policy {
         }
     }
 
+    /// The model that was trained, an adapter folded in as [`fold_weights`] does it.
+    ///
+    /// # Errors
+    /// As [`Policy::weights`].
+    pub fn folded(&self) -> Result<Pretrained> {
+        let weights = match &self.part {
+            Part::Full => self.weights()?,
+            Part::Lora(adapter) => fold_weights(&self.base.weights, adapter)?,
+        };
+        Ok(Pretrained { weights, ..self.base.clone() })
+    }
+
     /// Writes what was trained: a PEFT folder for an adapter, a Hugging Face folder for full weights. `base` is the name
     /// under which an adapter remembers its base.
     ///
@@ -209,7 +222,7 @@ impl Policy {
     /// [`Error::Io`] when something cannot be written.
     pub fn save(&self, folder: &Path, base: &str) -> Result<()> {
         match &self.part {
-            Part::Full => Pretrained { weights: self.weights()?, ..self.base.clone() }.save(folder),
+            Part::Full => self.folded()?.save(folder),
             Part::Lora(adapter) => adapter.save(folder, base),
         }
     }

@@ -51,8 +51,8 @@ pub struct DataSection {
     pub system: Option<String>,
     /// Shares of the mini suite's levels; they need not sum to 1. Default easy 2, medium 2, hard 1.
     pub levels: BTreeMap<String, f64>,
-    /// Most problems of a file that are used, in an order that `seed` decides, again from the start when they run out;
-    /// the mini suite draws its problems anew. Default 3200
+    /// Most problems of a file that are used, the first of it, in an order that `seed` decides, again from the start when
+    /// they run out; the mini suite draws its problems anew. Default 3200
     /// (`max_samples` of the paper's script: 100 steps of 32, each problem once).
     pub limit: usize,
 }
@@ -99,11 +99,16 @@ pub struct GraderSection {
     /// number too, and a length penalty teaches it to leave the box away. Evaluation finds answers without a box as well.
     #[serde(skip_serializing_if = "is_true")]
     pub require_box: bool,
+    /// Whether only what follows the thoughts (`</think>`) is graded, in training and evaluation, as users read it. Default
+    /// false, as in the released code: there a response that ends with a box inside its thoughts is correct, and answers
+    /// nothing when it is served. A response without thoughts is graded as a whole.
+    #[serde(skip_serializing_if = "is_false")]
+    pub after_thoughts: bool,
 }
 
 impl Default for GraderSection {
     fn default() -> Self {
-        Self { mode: GraderMode::Qwen, require_box: true }
+        Self { mode: GraderMode::Qwen, require_box: true, after_thoughts: false }
     }
 }
 

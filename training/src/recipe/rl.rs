@@ -69,7 +69,8 @@ pub struct RolloutSection {
     pub samples_per_prompt: usize,
     /// Softmax temperature. Default 1 (script).
     pub temperature: f64,
-    /// Nucleus mass in (0, 1]. Default 1 (script).
+    /// Nucleus mass in (0, 1]. Default 1 (script). Below 1 responses are of another distribution than the one whose
+    /// log-probabilities the loss takes, and no correction sees it, so it is told at the start.
     pub top_p: f64,
     /// Most tokens of a response. Default 32000 (script: `generate_max_len`).
     pub max_new_tokens: usize,

@@ -16,11 +16,14 @@ pub struct RunSection {
     /// `tier-000050`, so that the best may be chosen. Default only the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier_every: Option<usize>,
+    /// Responses of every reinforcement-learning step that are kept as text, in `rollouts.jsonl`: those to its first
+    /// prompts. Default 8, a group of the paper's.
+    pub log_rollouts: usize,
 }
 
 impl Default for RunSection {
     fn default() -> Self {
-        Self { steps: 100, checkpoint_every: 10, tier_every: None }
+        Self { steps: 100, checkpoint_every: 10, tier_every: None, log_rollouts: 8 }
     }
 }
 
@@ -31,9 +34,10 @@ impl Default for RunSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftSection {
-    /// Tokens to train on, those of prompts included. Default 20 million.
+    /// Tokens to train on, those of prompts included: as many updates as these are of `batch_tokens`, each of which may go on
+    /// beyond it by a part of a sequence. Default 20 million.
     pub tokens: usize,
-    /// Tokens of one update. Default 8192.
+    /// Tokens of one update: whole sequences until there are as many. Default 8192.
     pub batch_tokens: usize,
     /// Learning rate after the warm-up. Default 5e-6 (paper's SFT baseline).
     pub learning_rate: f64,
@@ -43,7 +47,7 @@ pub struct SftSection {
     pub schedule: SftSchedule,
     /// The learning rate at the end, as a share of `learning_rate`, with `schedule = "cosine"`. Default 0.1.
     pub final_ratio: f64,
-    /// Share of tokens that are drills (single operations) instead of traces, with the mini suite: before and after
+    /// Share of sequences that are drills (single operations) instead of traces, with the mini suite: before and after
     /// `drill_switch`. Default 0.75, 0.3.
     pub drill_share: [f64; 2],
     /// Share of the run after which the second of `drill_share` holds. Default 0.6.
@@ -69,20 +73,29 @@ impl Default for SftSection {
 }
 
 impl SftSection {
-    /// Updates of the whole run: the last one may be short of tokens.
+    /// Updates of the whole run.
     pub fn updates(&self) -> usize {
         self.tokens.div_ceil(self.batch_tokens.max(1))
     }
 }
 
 /// `[eval]`: how accuracy and tokens are measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
-    /// Softmax temperature. Default 0.6 (released `evaluate_model.py`).
-    pub temperature: f64,
-    /// Nucleus mass in (0, 1]. Default 1 (released code: unset).
-    pub top_p: f64,
+    /// Softmax temperature. Default what the model's `generation_config.json` says (released `evaluate_model.py`: 0.6).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Nucleus mass in (0, 1]. Default what the model's `generation_config.json` says (released code: 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// The k most likely tokens only, 0 for all. Default what the model's `generation_config.json` says (released code: all).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Only tokens at least this share as likely as the most likely one, in [0, 1]. Default what the model's
+    /// `generation_config.json` says (released code: 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
     /// Responses to each problem. Default what suits the problems (paper: 1 on GSM8K, 3 on MATH500, 10 on AIME).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
@@ -94,10 +107,4 @@ pub struct EvalSection {
     pub max_new_tokens: Option<usize>,
     /// Seed of the sampling. Default 0 (released code).
     pub seed: u64,
-}
-
-impl Default for EvalSection {
-    fn default() -> Self {
-        Self { temperature: 0.6, top_p: 1.0, samples: None, problems_per_level: None, max_new_tokens: None, seed: 0 }
-    }
 }

@@ -268,8 +268,9 @@ impl Recipe {
     }
 
     fn check_eval(&self) -> Check {
-        number("eval.temperature", self.eval.temperature, &NOT_NEGATIVE)?;
-        number("eval.top_p", self.eval.top_p, &NUCLEUS)?;
+        number("eval.temperature", self.eval.temperature.unwrap_or(0.0), &NOT_NEGATIVE)?;
+        number("eval.top_p", self.eval.top_p.unwrap_or(1.0), &NUCLEUS)?;
+        number("eval.min_p", self.eval.min_p.unwrap_or(0.0), &UNIT)?;
         count("eval.samples", self.eval.samples.unwrap_or(1))?;
         count("eval.problems_per_level", self.eval.problems_per_level.unwrap_or(1))?;
         count("eval.max_new_tokens", self.eval.max_new_tokens.unwrap_or(1))?;
@@ -328,6 +329,8 @@ impl Recipe {
             inert(self.rollout == bare.rollout, "rollout", because)?;
             inert(self.algorithm == bare.algorithm, "algorithm", because)?;
             inert(self.run.steps == bare.run.steps, "run.steps", "`stage = \"sft\"`; see `sft.tokens`")?;
+            inert(self.run.tier_every.is_none(), "run.tier_every", because)?;
+            inert(self.run.log_rollouts == bare.run.log_rollouts, "run.log_rollouts", because)?;
             let see = "`stage = \"sft\"`; see `[sft]`";
             inert(optimizer.learning_rate == of_bare.learning_rate, "optimizer.learning_rate", see)?;
             inert(optimizer.warmup_updates == of_bare.warmup_updates, "optimizer.warmup_updates", see)?;

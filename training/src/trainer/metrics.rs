@@ -5,16 +5,12 @@
 //! byte. Keys are those of TRL where it has one. A run that resumes cuts both files back to its checkpoint.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::lines::{Line, Lines, cut};
 use super::run_folder::RunFolder;
-use crate::{Error, Result, files};
+use crate::Result;
 
 const METRICS: &str = "metrics.jsonl";
 const TIMINGS: &str = "timings.jsonl";
@@ -33,8 +29,9 @@ pub struct StepMetrics {
     pub frac_reward_zero_std: f64,
     /// Share of correct responses.
     pub accuracy: f64,
-    /// Mean over tokens of the policy's log-probability minus the reference policy's.
-    pub kl: f64,
+    /// Mean over tokens of the policy's log-probability minus the reference policy's; `None` without a reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// Mean over tokens of the entropy of the policy, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
@@ -133,15 +130,6 @@ pub(crate) fn resident_memory() -> Option<u64> {
     memory_stats::memory_stats().map(|memory| memory.physical_mem as u64)
 }
 
-/// A line of numbers that belongs to a step.
-pub trait Line: Serialize + DeserializeOwned {
-    /// What to do when a number of it is not finite.
-    const REMEDY: &str;
-
-    /// The step, from 1.
-    fn step(&self) -> u64;
-}
-
 impl Line for StepMetrics {
     const REMEDY: &str = "the run has diverged: lower optimizer.learning_rate";
 
@@ -208,77 +196,13 @@ impl<M: Line> MetricsLog<M> {
     }
 }
 
-/// A file that grows by lines. It is not replaced as a whole like other files: that would cost more with every step,
-/// and half a line at its end does no harm.
-#[derive(Debug)]
-struct Lines {
-    path: PathBuf,
-    file: File,
-    last: u64,
-}
-
-impl Lines {
-    fn open(path: PathBuf, last: u64) -> Result<Self> {
-        let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
-        Ok(Self { path, file, last })
-    }
-
-    fn append<L: Line>(&mut self, line: &L) -> Result<()> {
-        let step = line.step();
-        if step <= self.last {
-            let (path, last) = (self.path.display(), self.last);
-            return Err(Error::config(format!("`{path}`: step {step} cannot follow step {last}")));
-        }
-        let refuse = |error: serde_json::Error| Error::format(&self.path, error.to_string());
-        // JSON has no word for a number that is not finite; it becomes null.
-        if let Value::Object(keys) = serde_json::to_value(line).map_err(refuse)?
-            && let Some((key, _)) = keys.iter().find(|(_, value)| value.is_null())
-        {
-            return Err(Error::config(format!("step {step}: `{key}` is not a finite number; {}", L::REMEDY)));
-        }
-        let mut text = serde_json::to_string(line).map_err(refuse)?;
-        text.push('\n');
-        let mut write = || {
-            self.file.write_all(text.as_bytes())?;
-            self.file.sync_data()
-        };
-        write().map_err(Error::io("write", &self.path))?;
-        self.last = step;
-        Ok(())
-    }
-}
-
-/// Cuts the file back to the lines of steps up to `last_step` and returns those.
-fn cut<L: Line>(path: &Path, last_step: u64) -> Result<Vec<L>> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let mut kept = Vec::new();
-    let mut length = 0;
-    for (index, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
-        // Without its end it may be half of a longer line, even if it reads well.
-        let Some(content) = line.strip_suffix(b"\n") else { break };
-        let value: L = serde_json::from_slice(content)
-            .map_err(|error| Error::format(path, format!("line {}: {error}; remove the line to go on", index + 1)))?;
-        if value.step() > last_step {
-            break;
-        }
-        length += line.len();
-        kept.push(value);
-    }
-    if length < bytes.len() {
-        files::write(path, &bytes[..length])?;
-    }
-    Ok(kept)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::super::run_folder::tests::fresh;
     use super::*;
+    use crate::files;
 
     fn step(step: u64) -> (StepMetrics, StepTimings) {
         let mut metrics = StepMetrics {

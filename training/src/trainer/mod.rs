@@ -7,16 +7,21 @@
 
 mod checkpoint;
 mod hash;
+mod lines;
 mod metrics;
 mod plan;
+mod rollouts;
 mod run_folder;
 mod tensorboard;
 
 pub use checkpoint::{Checkpoint, Latest, latest, save};
 pub use hash::hash_file;
+pub use lines::Line;
 pub(crate) use metrics::resident_memory;
-pub use metrics::{LevelMetrics, Line, MetricsLog, StepMetrics, StepTimings};
+pub use metrics::{LevelMetrics, MetricsLog, StepMetrics, StepTimings};
 pub use plan::{Fit, Memory, ModelShape, Plan, bytes};
+pub use rollouts::LoggedRollout;
+pub(crate) use rollouts::RolloutLog;
 pub use run_folder::{RunFolder, RunIdentity};
 pub use tensorboard::EventWriter;
 

@@ -19,6 +19,8 @@ use crate::{Error, Result};
 
 /// Bytes of a trained weight, and of a moment of Adam, in a checkpoint.
 const F32: u64 = 4;
+/// Text of a token, about.
+const BYTES_OF_A_TOKEN: u64 = 4;
 
 /// The sizes of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +181,9 @@ impl Plan {
             ("events.out.tfevents.0.brevity", 0),
             ("checkpoint-* (the newest two)", 2 * checkpoint),
         ];
+        let logged = if is_rl { steps * recipe.run.log_rollouts.min(in_a_step as usize) as u64 } else { 0 };
+        let logged = logged * rollout.max_new_tokens as u64 * BYTES_OF_A_TOKEN;
+        files.extend((logged > 0).then_some(("rollouts.jsonl, at most", logged)));
         files.extend((tiers > 0).then_some(("tier-*", tiers * trained * F32)));
         Self {
             name: recipe.name.clone(),

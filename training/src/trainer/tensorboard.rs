@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::metrics::{Line, MetricsLog, StepTimings};
+use super::lines::Line;
+use super::metrics::{MetricsLog, StepTimings};
 use super::run_folder::RunFolder;
 use crate::{Error, Result, files};
 

@@ -1,11 +1,16 @@
-//! What steps say of a run that will come to nothing, told while it costs minutes and not a night.
+//! What a recipe and its first steps say of a run that will come to nothing, told while it costs minutes and not a night.
 //!
 //! Thresholds are for runs that are plainly wrong; what may be so on purpose, or by chance, is not remarked on. Nothing is
 //! decided here.
 
 use std::collections::BTreeSet;
 
+use crate::recipe::{Recipe, TuningMode};
 use crate::trainer::StepMetrics;
+
+/// Learning rate below which an adapter hardly moves: a step of AdamW changes an entry of B, which begins at 0, by about the
+/// rate, and a run has some hundred of them.
+const LOW_FOR_AN_ADAPTER: f64 = 1e-5;
 
 /// Share of cut off responses from which on lengths say more of the limit than of the model.
 const MANY_CUT_OFF: f64 = 0.5;
@@ -15,6 +20,27 @@ const MANY_UNDECIDED: f64 = 0.2;
 
 /// Steps without anything to learn after which it is no chance.
 const STEPS_IN_VAIN: usize = 2;
+
+/// Remarks on settings that are allowed and hardly meant.
+pub(super) fn on_settings(recipe: &Recipe) -> Vec<String> {
+    let (top_p, rate) = (recipe.rollout.top_p, recipe.optimizer.learning_rate);
+    let remarks = [
+        (
+            top_p < 1.0,
+            format!(
+                "`rollout.top_p` = {top_p}: the loss takes responses for draws from the whole distribution, which is 1"
+            ),
+        ),
+        (
+            recipe.tuning.mode == TuningMode::Lora && rate < LOW_FOR_AN_ADAPTER,
+            format!(
+                "`optimizer.learning_rate` = {rate:e} is a rate for whole weights, at which an adapter hardly moves; ten \
+                 times of it is usual"
+            ),
+        ),
+    ];
+    remarks.into_iter().filter(|(holds, _)| *holds).map(|(_, remark)| remark).collect()
+}
 
 /// Remarks on a run's steps, each made once.
 #[derive(Debug, Default)]
@@ -80,6 +106,19 @@ mod tests {
         let mut metrics = StepMetrics { step: 3, accuracy: 0.5, ..StepMetrics::default() };
         change(&mut metrics);
         advice.on(&metrics, 640)
+    }
+
+    #[test]
+    fn settings_that_are_hardly_meant_are_remarked_on() {
+        let of = |set: &[(&str, &str)]| {
+            let set: Vec<_> = set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            on_settings(&Recipe::parse("name = 't'\nstage = 'rl'\nbase = 'b'\ndata.source = 'mini'", &set).unwrap())
+        };
+        assert!(of(&[]).is_empty());
+        let adapter = ("tuning.mode", "lora");
+        assert!(of(&[adapter, ("optimizer.learning_rate", "5e-5")]).is_empty());
+        let remarks = of(&[adapter, ("optimizer.learning_rate", "5e-6"), ("rollout.top_p", "0.9")]);
+        assert!(remarks.len() == 2 && remarks[0].contains("= 0.9") && remarks[1].contains("= 5e-6"), "{remarks:?}");
     }
 
     #[test]

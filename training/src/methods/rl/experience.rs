@@ -16,7 +16,8 @@ use crate::recipe::{LengthOf, Recipe, RolloutSection, Truncated};
 use crate::rollout::{FinishReason, RolloutRequest, SamplingParams};
 use crate::tasks::Grader;
 use crate::text::Codec;
-use crate::trainer::{Observer, Phase};
+use crate::thoughts::Thoughts;
+use crate::trainer::{LoggedRollout, Observer, Phase};
 use crate::{Error, Result};
 
 /// One response with everything that is known of it.
@@ -62,6 +63,8 @@ pub(super) struct Experience {
     pub(super) responses: Vec<Response>,
     /// Responses to each prompt.
     pub(super) group_size: usize,
+    /// Some of the responses as text.
+    pub(super) logged: Vec<LoggedRollout>,
     /// Mean entropy of the policy over response tokens, in nats.
     pub(super) entropy: f64,
     /// Seconds.
@@ -87,6 +90,8 @@ pub(super) struct Collector<'a> {
     sampler: PolicySampler,
     reference: Option<Model>,
     grader: Grader,
+    /// The marks behind which an answer has to be.
+    thoughts: Option<Thoughts>,
     objective: Box<dyn Objective>,
     rollout: RolloutSection,
     /// Most tokens of keys and values at a time.
@@ -98,6 +103,8 @@ pub(super) struct Collector<'a> {
     length: LengthOf,
     truncated_is: Option<f64>,
     microbatch_tokens: usize,
+    /// Responses of a step that are kept as text.
+    log_rollouts: usize,
 }
 
 impl<'a> Collector<'a> {
@@ -115,6 +122,7 @@ impl<'a> Collector<'a> {
             sampler: passes.policy(policy)?.sampler(end_of_sequence, concurrent)?,
             reference: if algorithm.kl == KlPlacement::Off { None } else { Some(passes.reference(policy)?) },
             grader: Grader::new(recipe.grader.mode).requiring_box(recipe.grader.require_box),
+            thoughts: recipe.grader.after_thoughts.then(|| Thoughts::of(codec)),
             objective,
             rollout: recipe.rollout.clone(),
             cache_tokens: recipe.rollout.cache_tokens_at_most(),
@@ -125,12 +133,14 @@ impl<'a> Collector<'a> {
             length: algorithm.length,
             truncated_is: algorithm.truncated_is,
             microbatch_tokens: recipe.optimizer.microbatch_tokens,
+            log_rollouts: recipe.run.log_rollouts,
         })
     }
 
-    /// Samples a group of responses to every prompt, grades, rewards and scores them.
+    /// Samples a group of responses to every prompt of `step`, grades, rewards and scores them.
     pub(super) fn collect(
         &mut self,
+        step: u64,
         policy: &Policy,
         passes: &Passes,
         prompts: Vec<Prompt>,
@@ -146,6 +156,7 @@ impl<'a> Collector<'a> {
         let started = Instant::now();
         observer.on_phase(Phase::Score);
         let rewards = self.reward(&prompts, &mut responses)?;
+        let logged = self.logged(step, &prompts, &responses)?;
         let entropy = self.score(&model, &mut responses, observer)?;
         let scored: Vec<ScoredResponse<'_>> = responses
             .iter()
@@ -163,7 +174,30 @@ impl<'a> Collector<'a> {
         }
         let group_size = self.rollout.samples_per_prompt;
         let score_time = started.elapsed().as_secs_f64();
-        Ok(Experience { responses, group_size, entropy, rollout_time, score_time })
+        Ok(Experience { responses, group_size, logged, entropy, rollout_time, score_time })
+    }
+
+    /// The first responses as text, as many as the recipe asks for.
+    fn logged(&self, step: u64, prompts: &[Prompt], responses: &[Response]) -> Result<Vec<LoggedRollout>> {
+        let log = |(index, response): (usize, &Response)| {
+            let Prompt { problem, ids } = &prompts[index / self.rollout.samples_per_prompt];
+            let whole = &response.sequence.ids[response.prompt_tokens..];
+            Ok(LoggedRollout {
+                extracted: self.grader.grade_safely(&self.graded(ids, whole)?, &problem.answer).extracted,
+                correct: response.correct,
+                undecided: response.undecided,
+                truncated: response.truncated,
+                tokens: response.tokens(),
+                reward: response.reward,
+                ..LoggedRollout::to_problem(step, problem, self.codec.decode(whole)?)
+            })
+        };
+        responses.iter().enumerate().take(self.log_rollouts).map(log).collect()
+    }
+
+    /// What is graded of a response, as text.
+    fn graded(&self, prompt: &[u32], response: &[u32]) -> Result<String> {
+        self.codec.decode(self.thoughts.map_or(response, |thoughts| thoughts.answer(prompt, response)))
     }
 
     fn sample(
@@ -178,11 +212,8 @@ impl<'a> Collector<'a> {
             .flat_map(|prompt| std::iter::repeat_n(prompt, group))
             .map(|prompt| RolloutRequest { prompt: prompt.ids.clone(), seed: rng.random() })
             .collect();
-        let params = SamplingParams {
-            temperature: self.rollout.temperature,
-            top_p: self.rollout.top_p,
-            max_new_tokens: self.rollout.max_new_tokens,
-        };
+        let whole = SamplingParams::whole(self.rollout.temperature, self.rollout.max_new_tokens);
+        let params = SamplingParams { top_p: self.rollout.top_p, ..whole };
         let total = requests.len();
         let mut warnings = Vec::new();
         let rollouts = shrinking(
@@ -224,8 +255,8 @@ impl<'a> Collector<'a> {
         for (prompt, group) in prompts.iter().zip(responses.chunks_mut(self.rollout.samples_per_prompt)) {
             let mut outcomes = Vec::with_capacity(group.len());
             for response in group.iter_mut() {
-                let text = self.codec.decode(&response.sequence.ids[response.prompt_tokens..])?;
-                let grade = self.grader.grade_safely(&text, &prompt.problem.answer);
+                let whole = &response.sequence.ids[response.prompt_tokens..];
+                let grade = self.grader.grade_safely(&self.graded(&prompt.ids, whole)?, &prompt.problem.answer);
                 let reached = grade.correct;
                 response.undecided = grade.undecided;
                 response.correct = reached && (self.truncated == Truncated::Grade || !response.truncated);
@@ -246,8 +277,9 @@ impl<'a> Collector<'a> {
 
     /// Log-probabilities of every response under the policy and the reference; returns the policy's mean entropy.
     ///
-    /// The sampler's own log-probabilities are not used: those of the update's forward pass are the same numbers to the
-    /// bit at the first update, so that its probability ratios are exactly 1.
+    /// The loss takes these and not the sampler's own: those of the update's forward pass are the same numbers to the bit at
+    /// the first update, so that its probability ratios are exactly 1. The sampler's are compared with them, and weigh
+    /// tokens where `algorithm.truncated_is` says so.
     fn score(&mut self, policy: &Model, responses: &mut [Response], observer: &mut dyn Observer) -> Result<f64> {
         let (mut entropy, mut tokens) = (0.0, 0);
         let temperature = self.rollout.temperature;

@@ -28,7 +28,9 @@ use crate::model::{ModelConfig, Policy, Pretrained, copy_generation_config, copy
 use crate::objective::{Objective, SIGMOID_LENGTH, SigmoidLength};
 use crate::recipe::{Recipe, Truncated, TuningMode};
 use crate::text::Codec;
-use crate::trainer::{EventWriter, Fit, MetricsLog, Observer, Phase, RunFolder, StepTimings, resident_memory};
+use crate::trainer::{
+    EventWriter, Fit, MetricsLog, Observer, Phase, RolloutLog, RunFolder, StepTimings, resident_memory,
+};
 use crate::{Error, Result};
 
 /// How the folders of tiers on the way begin.
@@ -61,7 +63,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
     let base = Pretrained::load(base_folder, compute.dtype.dtype(), &device)?;
     let codec = Codec::from_folder(base_folder)?;
     let mut prompts = Prompts::from_recipe(recipe, &codec)?;
-    prompts.warnings().for_each(|warning| observer.on_warning(&warning));
+    advice::on_settings(recipe).into_iter().chain(prompts.warnings()).for_each(|remark| observer.on_warning(&remark));
     let run = RunFolder::open(run, &identity(recipe, alpha)?, recipe)?;
     let recipe = &fitted;
 
@@ -82,6 +84,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         )));
     }
     let mut log = MetricsLog::resume(&run, step)?;
+    let mut rollouts = RolloutLog::resume(&run, step)?;
     let mut events = EventWriter::resume(&run, &log)?;
     for (metrics, timings) in log.history() {
         observer.on_step(metrics, timings.as_ref().unwrap_or(&StepTimings::default()));
@@ -93,7 +96,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
         let started = Instant::now();
         let mut rng = step_rng(recipe.seed, step + 1);
         let batch = prompts.step(step, &mut rng)?;
-        let experience = match collector.collect(&policy, &passes, batch, &mut rng, observer) {
+        let experience = match collector.collect(step + 1, &policy, &passes, batch, &mut rng, observer) {
             Err(Error::Interrupted) => {
                 state::save(&run, step, &policy, &updater.optimizer, &progress)?;
                 return Err(Error::Interrupted);
@@ -119,6 +122,7 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
             train_tokens_per_second: experience.tokens() as f64 / update_time.max(1e-9),
             resident_memory: resident_memory(),
         };
+        rollouts.append(step, &experience.logged)?;
         log.append(&metrics, &timings)?;
         events.append(&metrics, &timings)?;
         observer.on_step(&metrics, &timings);

@@ -32,6 +32,8 @@ pub(super) struct Prompts<'a> {
     left_out: usize,
     /// Problems whose answers the grader does not read, where these are left out.
     not_read: usize,
+    /// Problems of the data set that nobody asked for.
+    unused: bool,
 }
 
 enum Source {
@@ -54,15 +56,15 @@ impl<'a> Prompts<'a> {
     pub(super) fn from_recipe(recipe: &Recipe, codec: &'a Codec) -> Result<Self> {
         let data = recipe.data.clone();
         let format = Format { codec, data, max_prompt_tokens: recipe.rollout.max_prompt_tokens };
-        let (mut left_out, mut not_read) = (0, 0);
+        let (mut left_out, mut not_read, mut more) = (0, 0, false);
         let source = match recipe.data.source {
             DataSource::Mini => {
                 let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
                 Source::Mini { levels: levels.collect::<Result<_>>()? }
             }
             DataSource::File => {
-                let problems;
-                (problems, not_read) = read(&recipe.data, Grader::new(recipe.grader.mode))?;
+                let Read { problems, not_read: others, unused } = read(&recipe.data, Grader::new(recipe.grader.mode))?;
+                (not_read, more) = (others, unused);
                 let all = problems.into_iter().map(|problem| format.prompt(problem)).collect::<Result<Vec<_>>>()?;
                 let fits = |prompt: &Prompt| prompt.ids.len() <= format.max_prompt_tokens;
                 let shortest = all.iter().map(|prompt| prompt.ids.len()).min().unwrap_or(0);
@@ -78,19 +80,26 @@ impl<'a> Prompts<'a> {
                 Source::File { order: ShuffledPasses::new(recipe.seed, prompts.len()), prompts }
             }
         };
-        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source, left_out, not_read })
+        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source, left_out, not_read, unused: more })
     }
 
     /// What was left out, a sentence for each reason.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> + use<> {
+        let used = self.format.data.limit;
+        let unused = self.unused.then(|| {
+            format!(
+                "only the first {used} problems of the data are used; raise `data.limit` for more, and shuffle a file that is \
+                 sorted"
+            )
+        });
         let limit = self.format.max_prompt_tokens;
         let long = format!("prompts longer than `rollout.max_prompt_tokens` = {limit}; raise it to use them");
         let not_read = "answers that the grader does not read, as `data.gradable_only` asks".to_owned();
-        [(self.left_out, long), (self.not_read, not_read)].into_iter().filter(|(count, _)| *count > 0).map(
-            |(count, why)| {
-                format!("{count} {} left out: {why}", if count == 1 { "problem is" } else { "problems are" })
-            },
-        )
+        let left_out = [(self.left_out, long), (self.not_read, not_read)].into_iter().filter(|(count, _)| *count > 0);
+        let sentence = |(count, why): (usize, String)| {
+            format!("{count} {} left out: {why}", if count == 1 { "problem is" } else { "problems are" })
+        };
+        left_out.map(sentence).chain(unused)
     }
 
     /// The prompts of the step after `done` steps; `rng` is that step's own.
@@ -133,25 +142,34 @@ impl Format<'_> {
     }
 }
 
-/// The problems of the file, and how many were left out because `grader` does not read their answers.
-fn read(data: &DataSection, grader: Grader) -> Result<(Vec<Problem>, usize)> {
+/// The problems of a file.
+struct Read {
+    problems: Vec<Problem>,
+    /// Others, whose answers the grader does not read.
+    not_read: usize,
+    /// There are more than the limit allows.
+    unused: bool,
+}
+
+fn read(data: &DataSection, grader: Grader) -> Result<Read> {
     let Some(path) = data.file() else {
         return Err(Error::config("`data.source` is \"file\", so `data.path` has to name one"));
     };
     let mut columns = Columns::new(&data.question_column, &data.answer_column);
     columns.level = data.level_column.clone().map(|name| vec![name]);
     columns.id = data.id_column.clone().map(|name| vec![name]);
-    if !data.gradable_only {
-        return Ok((read_problems(path, &columns, Some(data.limit))?, 0));
-    }
-    let (mut read, others): (Vec<_>, Vec<_>) =
-        read_problems(path, &columns, None)?.into_iter().partition(|problem| grader.reads(&problem.answer));
-    if read.is_empty() {
+    columns.optional_answer = data.gradable_only;
+    // One more than are used says whether there are more.
+    let most = (!data.gradable_only).then(|| data.limit.saturating_add(1));
+    let is_used = |problem: &Problem| !data.gradable_only || grader.reads(&problem.answer);
+    let (mut problems, others): (Vec<_>, Vec<_>) = read_problems(path, &columns, most)?.into_iter().partition(is_used);
+    if problems.is_empty() {
         let why = "none of its answers is one that the grader reads; look at `data.answer_column`, or set `data.gradable_only` to false";
         return Err(Error::format(path, why));
     }
-    read.truncate(data.limit);
-    Ok((read, others.len()))
+    let unused = problems.len() > data.limit;
+    problems.truncate(data.limit);
+    Ok(Read { problems, not_read: others.len(), unused })
 }
 
 #[cfg(test)]
@@ -197,16 +215,21 @@ mod tests {
         let codec = Codec::from_folder(folder.path()).unwrap();
         let mut recipe = recipe(folder.path(), 64);
         let answers =
-            [r"\\text{no } @ answer", r"So it is \\boxed{\\frac{1}{2}}.", "A solution without one: @#", "7", "8"];
+            [r"\\text{no } @ answer", r"So it is \\boxed{\\frac{1}{2}}.", "A solution without one: @#", "", "7", "8"];
         let lines = answers.map(|answer| format!("{{\"problem\": \"1 + 1\", \"answer\": \"{answer}\"}}\n"));
         std::fs::write(recipe.data.file().unwrap(), lines.concat()).unwrap();
         (recipe.data.gradable_only, recipe.data.limit) = (true, 2);
         let prompts = Prompts::from_recipe(&recipe, &codec).unwrap();
         let warnings: Vec<String> = prompts.warnings().collect();
-        let expected = "2 problems are left out: answers that the grader does not read, as `data.gradable_only` asks";
-        assert_eq!(warnings, [expected]);
+        assert_eq!(
+            warnings,
+            [
+                "3 problems are left out: answers that the grader does not read, as `data.gradable_only` asks",
+                "only the first 2 problems of the data are used; raise `data.limit` for more, and shuffle a file that is sorted"
+            ]
+        );
         let Source::File { prompts, .. } = &prompts.source else { panic!("a file was read") };
-        assert_eq!(prompts.iter().map(|prompt| prompt.problem.id.as_str()).collect::<Vec<_>>(), ["2", "4"]);
+        assert_eq!(prompts.iter().map(|prompt| prompt.problem.id.as_str()).collect::<Vec<_>>(), ["2", "5"]);
         std::fs::write(recipe.data.file().unwrap(), &lines[0]).unwrap();
         let message = Prompts::from_recipe(&recipe, &codec).err().unwrap().to_string();
         assert!(message.contains("none of its answers"), "{message}");

@@ -10,14 +10,13 @@ use crate::trainer::{LevelMetrics, StepMetrics};
 pub(super) fn metrics(step: u64, experience: &Experience, update: &UpdateSummary, num_tokens: u64) -> StepMetrics {
     let responses: Vec<&Response> = experience.responses.iter().collect();
     let groups: Vec<&[Response]> = experience.responses.chunks(experience.group_size).collect();
-    let deviations: Vec<f64> = groups.iter().map(|group| reward_deviation(group)).collect();
     let lengths: Vec<f64> = responses.iter().map(|response| response.tokens() as f64).collect();
     let mismatch = mismatch(&responses);
     let mut metrics = StepMetrics {
         step,
         reward: mean(responses.iter().map(|response| response.reward)).unwrap_or(0.0),
-        reward_std: mean(deviations.iter().copied()).unwrap_or(0.0),
-        frac_reward_zero_std: share(&deviations, |&deviation| deviation == 0.0),
+        reward_std: mean(groups.iter().map(|group| reward_deviation(group))).unwrap_or(0.0),
+        frac_reward_zero_std: share(&groups, |group| teaches_nothing(group)),
         accuracy: share(&responses, |response| response.correct),
         kl: divergence(&responses),
         entropy: Some(experience.entropy),
@@ -54,19 +53,25 @@ pub(super) fn metrics(step: u64, experience: &Experience, update: &UpdateSummary
     metrics
 }
 
+/// Whether all rewards of a group are the same. The mean of equal numbers may differ from them in its last bit, and so
+/// their deviation from 0.
+fn teaches_nothing(group: &[Response]) -> bool {
+    group.windows(2).all(|pair| pair[0].reward == pair[1].reward)
+}
+
 /// Population standard deviation of a group's rewards.
 fn reward_deviation(group: &[Response]) -> f64 {
     let average = mean(group.iter().map(|response| response.reward)).unwrap_or(0.0);
     mean(group.iter().map(|response| (response.reward - average).powi(2))).unwrap_or(0.0).sqrt()
 }
 
-/// Mean over tokens of the policy's log-probability minus the reference policy's (k1), 0 without a reference.
-fn divergence(responses: &[&Response]) -> f64 {
+/// Mean over tokens of the policy's log-probability minus the reference policy's (k1); `None` without a reference.
+fn divergence(responses: &[&Response]) -> Option<f64> {
     let differences = responses.iter().flat_map(|response| {
         let reference = response.reference_logprobs.as_deref().unwrap_or_default();
         response.old_logprobs.iter().zip(reference).map(|(old, reference)| f64::from(old - reference))
     });
-    mean(differences).unwrap_or(0.0)
+    mean(differences)
 }
 
 /// Mean and maximum over tokens of the distance between the sampler's log-probability and the trainer's.

@@ -222,7 +222,7 @@ mod tests {
             }
         };
         let responses = (0..8).map(response).collect();
-        Experience { responses, group_size: 4, entropy: 0.0, rollout_time: 0.0, score_time: 0.0 }
+        Experience { responses, group_size: 4, logged: Vec::new(), entropy: 0.0, rollout_time: 0.0, score_time: 0.0 }
     }
 
     /// What one update left behind.

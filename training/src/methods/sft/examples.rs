@@ -11,9 +11,10 @@ use super::super::sequence::Sequence;
 use crate::model::Pretrained;
 use crate::recipe::{DataSection, DataSource, Recipe, SftSection};
 use crate::tasks::chat::Message;
-use crate::tasks::mini::{self, Level, MiniProblem, Split, TraceStyle, tokenizer};
+use crate::tasks::mini::{self, Level, MiniProblem, Split, TraceStyle};
 use crate::tasks::readers::{Pair, read_pairs};
 use crate::text::Codec;
+use crate::thoughts::Thoughts;
 use crate::{Error, Result};
 
 /// Lines in a drill of plain facts.
@@ -162,10 +163,11 @@ fn end_of_sequence(model: &Pretrained) -> Result<u32> {
 
 fn sequence(data: &DataSection, codec: &Codec, end: u32, context: usize, row: usize, pair: &Pair) -> Result<Sequence> {
     let prompt = prompt_ids(data, codec, &pair.prompt)?;
-    // Templates of reasoning models open the thoughts themselves; a response that opens them too would do it twice.
-    let opened = prompt.last().is_some_and(|&last| codec.token_id(tokenizer::THINK) == Some(last));
-    let response = match pair.response.trim_start().strip_prefix(tokenizer::THINK) {
-        Some(rest) if opened => rest,
+    // Templates of reasoning models open the thoughts themselves, often with a line break; a response that opens them too
+    // would do it twice.
+    let opened = Thoughts::of(codec).left_open(&prompt).map(|behind| codec.decode(behind)).transpose()?;
+    let response = match (opened, pair.response.trim_start().strip_prefix(Thoughts::OPEN)) {
+        (Some(behind), Some(rest)) => rest.strip_prefix(&behind).unwrap_or(rest),
         _ => &pair.response,
     };
     let mut ids = codec.encode(response)?;
@@ -184,6 +186,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Architecture, ModelConfig, SpecialTokens};
+    use crate::tasks::mini::tokenizer;
 
     const RECIPE: &str = "
 name = 'pairs'
@@ -256,6 +259,9 @@ response_column = 'say'
         assert!(closed[0].len() > open[0].len() && closed[1] == open[1], "{closed:?} {open:?}");
         let thoughts = |text: &str| text.trim_start().starts_with("Easy.");
         assert!(open.iter().all(|text| thoughts(text)), "{open:?}");
+        // As DeepSeek's template ends: the line break is the prompt's.
+        let broken = opened(r#""{question} = <think>\n""#);
+        assert!(broken[0].starts_with("Easy.") && broken[0].matches("<think>").count() == 0, "{broken:?}");
     }
 
     #[test]

@@ -119,6 +119,10 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
         let learning_rate = schedule.learning_rate(update, recipe.sft.learning_rate);
         let outcome = optimizer.step(&gradients, learning_rate)?;
         update += 1;
+        if outcome.skipped {
+            let message = format!("update {update}: the gradient is not finite; {}", SftMetrics::REMEDY);
+            return Err(Error::config(message));
+        }
         progress.num_tokens += batch.iter().map(|sequence| sequence.ids.len() as u64).sum::<u64>();
         progress.losses.push(batch_loss);
         let stop = observer.should_stop();
@@ -136,7 +140,7 @@ pub fn train(recipe: &Recipe, run: &Path, output: &Path, observer: &mut dyn SftO
     copy_tokenizer(&tokenizer_folder, output)?;
     match tuning {
         Tuning::Full => policy.save(output, ""),
-        Tuning::Lora(_) => Pretrained { weights: policy.weights()?, ..policy.base().clone() }.save(output),
+        Tuning::Lora(_) => policy.folded()?.save(output),
     }
 }
 

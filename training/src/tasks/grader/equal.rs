@@ -64,9 +64,17 @@ fn decide(prediction: &str, reference: &str, comparison: &mut Comparison) -> boo
     if prediction.is_empty() {
         return false;
     }
-    equal_without_brackets(prediction, reference)
-        || equal_tuples(prediction, reference, comparison)
-        || equal_matrices(prediction, reference, comparison)
+    if equal_without_brackets(prediction, reference) {
+        return true;
+    }
+    if equal_tuples(prediction, reference, comparison) {
+        return true;
+    }
+    // The original goes on to its algebra, which finds no more in two of them.
+    if is_tuple(prediction) && is_tuple(reference) {
+        return false;
+    }
+    equal_matrices(prediction, reference, comparison)
         || equal_equations(prediction, reference, comparison)
         || equal_sets(prediction, reference, comparison)
         || equal_expressions(prediction, reference, comparison)
@@ -118,6 +126,11 @@ fn equal_tuples(prediction: &str, reference: &str, comparison: &mut Comparison) 
     let (Some(prediction), Some(reference)) = (inside(prediction), inside(reference)) else { return false };
     let (prediction, reference): (Vec<_>, Vec<_>) = (prediction.split(',').collect(), reference.split(',').collect());
     equal_lists(&prediction, &reference, comparison)
+}
+
+/// One pair of round or square brackets around parts with commas between them.
+fn is_tuple(text: &str) -> bool {
+    enclosed(text).is_some_and(|(open, inner, _)| open != '{' && top_level(inner, ",").len() > 1)
 }
 
 fn equal_lists(prediction: &[&str], reference: &[&str], comparison: &mut Comparison) -> bool {
@@ -274,5 +287,8 @@ mod tests {
         assert!(!qwen("10^{10^{10}}", "x", &mut comparison) && comparison.undecided);
         let mut comparison = Comparison::new();
         assert!(!qwen("x+1", "x+2", &mut comparison) && !comparison.undecided);
+        let mut comparison = Comparison::new();
+        assert!(!qwen("(1,3)", "(1,2)", &mut comparison) && !comparison.undecided);
+        assert!(qwen("(x+1)(x-2)", "(x-2)(x+1)", &mut comparison));
     }
 }

@@ -19,6 +19,8 @@ static COUNTED: LazyLock<Regex> = LazyLock::new(|| {
     let number = r"[-+]?(?:[0-9.,/]*[0-9]|\\frac\{[0-9]+\}\{[0-9]+\})";
     pattern(&format!(r"^({number})\\(?:text|mbox|textrm)\{{([A-Za-z-]{{2,}})\}}$"))
 });
+static LABELLED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\{\(?([A-E])\s*[).:]+\s*\}(.+)$"));
 /// Parts of words that change the number before them.
 const MULTIPLES: [&str; 13] = [
     "hundred",
@@ -73,6 +75,16 @@ fn decide(prediction: &str, reference: &str, comparison: &mut Comparison) -> boo
     if let Some(verdict) = shares(prediction, reference, comparison) {
         return verdict;
     }
+    match (labelled(prediction), labelled(reference)) {
+        (Some((predicted, _)), Some((wanted, _))) => return predicted == wanted,
+        (Some((letter, value)), None) => {
+            return strict(letter, reference, comparison) || strict(value, reference, comparison);
+        }
+        (None, Some((letter, value))) => {
+            return strict(prediction, letter, comparison) || strict(prediction, value, comparison);
+        }
+        (None, None) => {}
+    }
     match (counted(prediction), counted(reference)) {
         (Some(number), None) => return strict(number, reference, comparison),
         (None, Some(number)) => return strict(prediction, number, comparison),
@@ -118,6 +130,12 @@ fn shares(prediction: &str, reference: &str, comparison: &mut Comparison) -> Opt
         }
         _ => None,
     }
+}
+
+/// Letter and value of `\textbf{(B)}12`, a choice that is written with what it says.
+fn labelled(text: &str) -> Option<(&str, &str)> {
+    let found = LABELLED.captures(text)?;
+    Some((found.get(1)?.as_str(), found.get(2)?.as_str()))
 }
 
 /// The number of `18\text{eggs}`, which against a number alone says what was counted. Words that change it are part of it.
@@ -266,13 +284,15 @@ fn equal_relations(prediction: &str, reference: &str, comparison: &mut Compariso
     }
 }
 
-/// The right side of a relation whose left side only gives it a name: `x`, `x_1`, `f(x)`.
+/// The right side of a relation whose left side only gives it a name: `x`, `x_1`, `f(x)`, `AB`, `(x,y)`.
 fn named_value<'t>(relations: &Relations<'t>) -> Option<&'t str> {
     let [left, right] = relations.sides.as_slice() else { return None };
     let mut letters = left.chars();
     let is_name = letters.next().is_some_and(char::is_alphabetic)
         && matches!(letters.as_str().chars().next(), None | Some('_' | '(' | '\''))
         && !letters.as_str().contains(['+', '-', '*', '/', '^', ',']);
+    let is_word = |text: &str| !text.is_empty() && text.chars().all(char::is_alphabetic);
+    let is_name = is_name || is_word(left) || tuple(left).is_some_and(|names| names.parts.iter().copied().all(is_word));
     let is_command = left.strip_prefix('\\').is_some_and(|name| name.chars().all(|c| c.is_ascii_alphabetic()));
     (is_name || is_command).then_some(*right)
 }
@@ -349,6 +369,11 @@ mod tests {
             ("(1,4.5)", r"(1,\frac92)"),
             ("x=5", "5"),
             ("f(x)=2x", "2x"),
+            ("AB=5", "5"),
+            ("(x,y)=(1,2)", "(1,2)"),
+            (r"\textbf{(B)}12", "12"),
+            (r"\textbf{(B)}12", "B"),
+            (r"\textbf{(B)}12", r"\text{B.}12"),
             (r"x\in[-2,7]", "[-2,7]"),
             ("y=2x+1", "2y-4x=2"),
             ("x>5", "5<x"),
@@ -383,6 +408,10 @@ mod tests {
             (r"x\ge5", "x>5"),
             ("-x>5", "x>5"),
             ("x=5", "x=6"),
+            ("(x,y)=(1,2)", "(2,1)"),
+            (r"\textbf{(B)}12", "13"),
+            (r"\textbf{(B)}12", "C"),
+            (r"\textbf{(B)}12", r"\textbf{(C)}12"),
             ("1=2", "3=5"),
             ("a+b", "a+c"),
             ("x", "X"),

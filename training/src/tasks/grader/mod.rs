@@ -5,7 +5,12 @@
 //! in steps and in memory and reads no clock, so the same texts always get the same verdict, in well under 10 ms.
 //!
 //! [`GraderMode::Qwen`] follows the grader of the paper's released code (section 4 of arXiv 2502.04463 trains and reports
-//! with it), its false positives included. [`GraderMode::Strict`] differs from it as follows:
+//! with it), its false positives included, but for two that pay a response for nothing:
+//!
+//! 1. A response without an answer is incorrect, also where the reference is a word that the rules delete (`\text{east}`).
+//! 2. Such a word is compared as a word, where it would equal every other of its kind.
+//!
+//! [`GraderMode::Strict`] differs as follows:
 //!
 //! 1. An answer must be put in a closed `\boxed{}` or `\fbox{}` (the bare word "boxed" announces nothing), else follow
 //!    "answer is" in one sentence, else be the last number, whose minus is no subtraction.
@@ -36,6 +41,7 @@ mod latex_commands;
 mod normalize;
 mod normalize_strict;
 mod numeric;
+mod readable;
 mod safely;
 mod split;
 mod symbolic;
@@ -107,7 +113,12 @@ impl Grader {
     /// there is none of these (no box, where one is required), when it is empty, or when it is longer than any answer
     /// (2048 bytes).
     pub fn extract(&self, response: &str) -> Option<String> {
-        if self.requires_box && ![r"\boxed", r"\fbox"].iter().any(|name| response.contains(name)) {
+        // Only strict mode looks into an `\fbox`.
+        let boxes: &[&str] = match self.mode {
+            GraderMode::Qwen => &[r"\boxed"],
+            GraderMode::Strict => &[r"\boxed", r"\fbox"],
+        };
+        if self.requires_box && !boxes.iter().any(|name| response.contains(name)) {
             return None;
         }
         let raw = match self.mode {
@@ -128,16 +139,20 @@ impl Grader {
             return Grade { correct: false, extracted, undecided: true };
         };
         let mut comparison = Comparison::new();
-        let correct = self.compare(extracted.as_deref().unwrap_or_default(), &reference, &mut comparison);
+        let correct = extracted.as_deref().is_some_and(|answer| self.compare(answer, &reference, &mut comparison));
         Grade { correct, extracted, undecided: !correct && comparison.undecided }
     }
 
     /// Whether the reference `answer` is mathematics that this grader reads, so that it can tell a different answer from an
     /// equal one in another form. Of others only the very same text is correct.
     pub fn reads(&self, answer: &str) -> bool {
+        let Some(raw) = self.raw_reference(answer).filter(|raw| !readable::is_prose(raw)) else { return false };
         // Whatever is compared with a number is either decided or not read.
-        let grade = self.grade(r"\boxed{0}", answer);
-        grade.correct || !grade.undecided
+        let is_read = |part: &String| {
+            let mut comparison = Comparison::new();
+            self.compare("0", part, &mut comparison) || !comparison.undecided
+        };
+        raw.len() <= MAX_ANSWER_BYTES && readable::expressions(&self.normalize(&raw)).iter().all(is_read)
     }
 
     /// Whether two answers are equal.
@@ -170,25 +185,33 @@ impl Grader {
 
     fn normalize(&self, raw: &str) -> String {
         match self.mode {
-            GraderMode::Qwen => normalize::qwen(raw),
+            GraderMode::Qwen => match normalize::qwen(raw) {
+                // The rules delete some words whole.
+                deleted if deleted.is_empty() => normalize_strict::strict(raw),
+                normal => normal,
+            },
             GraderMode::Strict => normalize_strict::strict(raw),
         }
     }
 
     /// The normalised reference; `None` when it is longer than any answer or, though a solution, gives none.
     fn reference(&self, answer: &str) -> Option<String> {
+        self.raw_reference(answer).filter(|raw| raw.len() <= MAX_ANSWER_BYTES).map(|raw| self.normalize(&raw))
+    }
+
+    /// The reference as it is written; `None` when a solution gives none.
+    fn raw_reference(&self, answer: &str) -> Option<String> {
         // A box first: a solution may have headings, which begin with hashes as the answers of GSM8K do.
-        let raw = if answer.contains(r"\boxed") || (self.mode == GraderMode::Strict && answer.contains(r"\fbox")) {
+        if answer.contains(r"\boxed") || (self.mode == GraderMode::Strict && answer.contains(r"\fbox")) {
             match self.mode {
-                GraderMode::Qwen => extract::qwen(answer)?,
-                GraderMode::Strict => extract::strict(answer)?,
+                GraderMode::Qwen => extract::qwen(answer),
+                GraderMode::Strict => extract::strict(answer),
             }
         } else if let Some(after) = extract::after_hashes(answer) {
-            return (after.len() <= MAX_ANSWER_BYTES).then(|| self.normalize(&after.replace(',', "")));
+            Some(after.replace(',', ""))
         } else {
-            answer.to_owned()
-        };
-        (raw.len() <= MAX_ANSWER_BYTES).then(|| self.normalize(&raw))
+            Some(answer.to_owned())
+        }
     }
 }
 

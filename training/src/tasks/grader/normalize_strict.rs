@@ -24,6 +24,9 @@ static PLAIN_UNIT: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^([-+]?[0-9.,/]*[0-9])\s*([A-Za-z][A-Za-z /.]*[A-Za-z])(?:\^(?:[23]|\{[23]\}))?$"));
 static DEGREES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^(.*[0-9}\)])\s*(?:\^\s*(?:\\circ\b|\{\s*\\circ\s*\})|°|\\degree\b)$"));
+static FUNCTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"sin|cos|tan|cot|sec|csc"));
+static ORDINAL: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^([0-9]+)\^?\{?\s*\\(?:text|mbox|textrm|mathrm)\{\s*(?:st|nd|rd|th)\s*\}\s*\}?$"));
 static THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([-+]?[0-9]{1,3}(?:,[0-9]{3})+)(\.[0-9]+)?$"));
 static SPACED_THOUSANDS: LazyLock<Regex> = LazyLock::new(|| {
     let space = r"(?: |~|\\[,!: ]|\\thinspace\b ?)+";
@@ -54,8 +57,12 @@ pub(super) fn strict(raw: &str) -> String {
         (r"\dfrac", r"\frac"),
         (r"\cfrac", r"\frac"),
         (r"\neq", r"\ne"),
+        (r"\leqslant", r"\le"),
+        (r"\geqslant", r"\ge"),
         (r"\leq", r"\le"),
         (r"\geq", r"\ge"),
+        (r"\langle", "("),
+        (r"\rangle", ")"),
         ("≤", r"\le "),
         ("≥", r"\ge "),
         ("≠", r"\ne "),
@@ -89,8 +96,12 @@ pub(super) fn strict(raw: &str) -> String {
     replace(&mut text, "{,}", ",");
     text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     substitute(&mut text, &TEXT_JOINER, ",");
+    substitute(&mut text, &ORDINAL, "${1}");
     drop_units(&mut text);
-    substitute(&mut text, &DEGREES, "${1}");
+    // The angle of a function is its degrees.
+    if !FUNCTION.is_match(&text) {
+        substitute(&mut text, &DEGREES, "${1}");
+    }
     while let Some(inner) = WHOLE_TEXT.captures(&text).and_then(|found| found.get(1)) {
         text = inner.as_str().trim().to_owned();
         join_thousands(&mut text);
@@ -193,6 +204,9 @@ mod tests {
             (r"\text{1 000}", "1000"),
             (r"1\,080^\circ", "1080"),
             (r"\mathbf{10\,000}", "10000"),
+            (r"15^{\text{th}}", "15"),
+            (r"x \geqslant 2", r"x\ge2"),
+            (r"\langle 1, 2 \rangle", "(1,2)"),
         ] {
             assert_eq!(strict(raw), normal, "{raw}");
         }

@@ -45,6 +45,63 @@ fn a_solution_may_have_headings_and_boxes_its_answer_all_the_same() {
 }
 
 #[test]
+fn no_answer_is_no_answer_whatever_the_reference_normalises_to() {
+    for (word, other) in [("east", "west"), ("more", "less"), ("increase", "decrease")] {
+        let reference = format!(r"\text{{{word}}}");
+        for grader in [QWEN, STRICT] {
+            assert!(!grader.grade("I do not know, sorry.", &reference).correct, "{word}");
+            assert!(grader.grade(&format!(r"So \boxed{{\text{{{word}}}}}."), &reference).correct, "{word}");
+            assert!(!grader.grade(&format!(r"So \boxed{{\text{{{other}}}}}."), &reference).correct, "{word}");
+        }
+    }
+    // Qwen mode does not look into an `\fbox`, so it is no box there.
+    assert_eq!(QWEN.requiring_box(true).extract(r"\fbox{5} is it in 3 steps"), None);
+    assert_eq!(STRICT.requiring_box(true).extract(r"\fbox{5} is it in 3 steps").as_deref(), Some("5"));
+}
+
+#[test]
+fn what_is_read_is_what_can_be_told_apart() {
+    for answer in [
+        "5",
+        "(2,4)",
+        "(3,4]",
+        r"x \in [-2,7]",
+        "(6,31,-1)",
+        "1,-2",
+        r"\{1,2\}",
+        r"(-\infty,1)\cup(2,\infty)",
+        "x=5",
+        "f(x)=2x",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        r"The answer is \boxed{\frac12}.",
+        "So it is.\n#### 18",
+    ] {
+        assert!(QWEN.reads(answer) && STRICT.reads(answer), "{answer}");
+    }
+    for answer in [r"\text{no } @ answer", "The number of ways is 12", "Proof by induction on n", "", "(1,)@", "(1, @)"]
+    {
+        assert!(!QWEN.reads(answer) && !STRICT.reads(answer), "{answer}");
+    }
+    let answers = rows("data/math500-test.jsonl");
+    for grader in [QWEN, STRICT] {
+        let not_read: Vec<&str> =
+            answers.iter().filter_map(|row| row["answer"].as_str()).filter(|answer| !grader.reads(answer)).collect();
+        // Names, days and the like.
+        assert!(not_read.len() <= 12, "{:?}: {not_read:?}", grader.mode());
+    }
+}
+
+#[test]
+fn degrees_belong_to_the_function_before_them() {
+    for answer in ["0.5", r"\frac12", r"\sin(30^\circ)"] {
+        assert!(STRICT.grade(&format!(r"\boxed{{{answer}}}"), r"\sin 30^\circ").correct, "{answer}");
+    }
+    assert!(!STRICT.grade(r"\boxed{-0.98803}", r"\sin 30^\circ").correct, "no radians");
+    assert!(STRICT.grade(r"\boxed{2-\sqrt3}", r"\tan 15^\circ").correct);
+    assert!(STRICT.grade(r"\boxed{30}", r"30^\circ").correct);
+}
+
+#[test]
 fn measured_vectors_hold() {
     let mut failures = Vec::new();
     let mut count = 0;

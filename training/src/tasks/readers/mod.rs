@@ -29,12 +29,20 @@ pub struct Columns {
     pub level: Option<Vec<String>>,
     /// The identifier; [`None`] takes the number of the line or row, counted from 1.
     pub id: Option<Vec<String>>,
+    /// Whether an answer may be empty, or missing in a column that there is.
+    pub optional_answer: bool,
 }
 
 impl Columns {
     /// The given columns for question and answer, no level, and row numbers for identifiers.
     pub fn new(question: &str, answer: &str) -> Self {
-        Self { question: vec![question.to_owned()], answer: vec![answer.to_owned()], level: None, id: None }
+        Self {
+            question: vec![question.to_owned()],
+            answer: vec![answer.to_owned()],
+            level: None,
+            id: None,
+            optional_answer: false,
+        }
     }
 
     /// GSM8K: `question`, and in `answer` a worked solution that ends in `#### 18`.
@@ -54,7 +62,7 @@ impl Columns {
     pub fn aime() -> Self {
         let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
         let answer = [names(["answer", "Answer"]), names(["solution", "Solution"])].concat();
-        Self { question: names(["problem", "Problem"]), answer, level: None, id: None }
+        Self { question: names(["problem", "Problem"]), answer, level: None, id: None, optional_answer: false }
     }
 
     /// The preset of that name: `gsm8k`, `math` or `aime`.
@@ -108,7 +116,11 @@ pub fn read_problems(path: &Path, columns: &Columns, limit: Option<usize>) -> Re
             Ok(Problem {
                 id,
                 question: row.text(path, &columns.question)?,
-                answer: row.text(path, &columns.answer)?,
+                answer: if columns.optional_answer && row.is_empty(&columns.answer) {
+                    String::new()
+                } else {
+                    row.text(path, &columns.answer)?
+                },
                 level: level.map(|level| level.strip_prefix("Level ").map_or(level.clone(), str::to_owned)),
             })
         })
@@ -151,6 +163,16 @@ struct Row {
 impl Row {
     fn place(&self) -> String {
         format!("{} {}", self.unit, self.number)
+    }
+
+    /// Whether the first of the columns `names` that this row has holds nothing.
+    fn is_empty(&self, names: &[String]) -> bool {
+        let present = |name: &String| self.cells.iter().find(|(column, _)| column == name);
+        names.iter().find_map(present).is_some_and(|(_, cell)| match cell {
+            Cell::Text(text) => text.trim().is_empty(),
+            Cell::Missing => true,
+            Cell::Other(_) => false,
+        })
     }
 
     /// The text in the first of the columns `names` that this row has.

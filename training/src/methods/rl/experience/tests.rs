@@ -87,7 +87,7 @@ impl Bench {
         let mut rng = step_rng(self.recipe.seed, 1);
         let prompts = Prompts::from_recipe(&self.recipe, &self.codec).unwrap().step(0, &mut rng).unwrap();
         let experience =
-            self.collector().collect(&self.policy, &self.passes(), prompts, &mut rng, &mut Silent).unwrap();
+            self.collector().collect(1, &self.policy, &self.passes(), prompts, &mut rng, &mut Silent).unwrap();
         (experience, rng)
     }
 
