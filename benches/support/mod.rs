@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use brevity::engine::mistral::{EngineSpec, MistralEngine, Weights};
 use brevity::engine::{
-    Constraint, Conversation, Engine, Event, Generation, Message, Prompt, Sampling, Thinking, Usage,
+    Constraint, Conversation, Engine, Event, Generation, Message, Prompt, Sampling, Shared, Thinking, Usage,
 };
 use brevity::family::Manifest;
 use futures::{StreamExt, stream};
@@ -54,6 +54,7 @@ pub fn ask(tier: &str, question: &str, seed: usize) -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

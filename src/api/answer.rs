@@ -14,7 +14,7 @@ use super::metrics::Asked;
 use super::sse::{self, Gone, Outlet, Pace};
 use super::state::AppState;
 use super::types::BrevityReport;
-use crate::engine::Generation;
+use crate::engine::{Generation, Shared};
 use crate::routing::{Route, Wish};
 
 /// What all chunks and bodies of one response say about it.
@@ -77,10 +77,12 @@ pub async fn prepare(
     Ok(Prepared { identity: Identity { id: id(), created, model, report }, route, admitted })
 }
 
-/// `n` generations like `template` for the tier of `route`, each with a seed of its own, none longer than `context`.
+/// `n` generations like `template` for the tier of `route`, each with a seed of its own, none longer than `context`. What is
+/// made of the prompt is made once for all of them.
 pub fn generations(template: &Generation, n: usize, route: &Route, context: Option<usize>) -> Vec<Generation> {
+    let shared = Shared::default();
     let one = |index: usize| {
-        let mut generation = template.clone();
+        let mut generation = Generation { shared: shared.clone(), ..template.clone() };
         generation.tier.clone_from(&route.tier);
         generation.thinking = route.thinking;
         generation.sampling.seed = template.sampling.seed.wrapping_add(index as u64);

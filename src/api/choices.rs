@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::ApiError;
 use super::access_log::AccessRecord;
 use super::admission::Permit;
+use super::health::ReadingPrompt;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
 use crate::engine::{EngineError, Event, Events, Generation};
@@ -108,6 +109,8 @@ struct Count {
     tier: String,
     /// Told of every token.
     heard: Arc<Notify>,
+    /// Until the first.
+    reading: Option<ReadingPrompt>,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -134,7 +137,10 @@ impl Choices {
             let tier = generation.tier.clone();
             let heard = state.readiness.tokens_of(&tier);
             match begin(state, generation).await {
-                Ok(events) => Ok((Count { metrics, tier, heard, first: None, last: None }, events)),
+                Ok(events) => {
+                    let reading = Some(state.readiness.reads());
+                    Ok((Count { metrics, tier, heard, reading, first: None, last: None }, events))
+                }
                 Err(error) => {
                     match error.status.is_server_error() {
                         true => metrics.failed(),
@@ -232,8 +238,9 @@ impl Choices {
             return None;
         };
         if let (index, Some(Ok(Event::Token(_)))) = &step
-            && let Some(Some(count)) = self.counts.get(*index)
+            && let Some(Some(count)) = self.counts.get_mut(*index)
         {
+            count.reading = None;
             count.heard.notify_waiters();
         }
         Some((Instant::now(), step))

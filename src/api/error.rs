@@ -82,6 +82,11 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", Some("invalid_api_key"), message)
     }
 
+    /// 403: whoever asks may not, whatever it is.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("forbidden"), message)
+    }
+
     /// 404: there is no such model, tier or effort in it.
     pub fn model_not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("model_not_found"), message).with_param("model")
@@ -146,6 +151,12 @@ impl ApiError {
         Self { param: Some(param.into()), ..self }
     }
 
+    /// The same error, about a field that is not there.
+    #[must_use]
+    pub fn missing(self, param: impl Into<String>) -> Self {
+        Self { code: Some("missing_required_parameter"), ..self }.with_param(param)
+    }
+
     /// The same error in the words of an endpoint that calls the field `name` `own`.
     #[must_use]
     pub fn renamed(self, name: &str, own: &str) -> Self {
@@ -178,7 +189,14 @@ impl From<EngineError> for ApiError {
                 None => Self::bad_request(message),
             },
             EngineError::TooLong { .. } => Self::context_length_exceeded(message),
-            EngineError::UnknownTier(_) | EngineError::UnknownModel { .. } => Self::model_not_found(message),
+            EngineError::UnknownTier(_) => Self::model_not_found(message),
+            // Addresses of servers behind this one are for its log.
+            EngineError::UnknownModel { tier, .. } => {
+                tracing::warn!(message, "the upstream server does not have a tier's model");
+                Self::model_not_found(format!(
+                    "the server behind tier `{tier}` does not have its model; tell whoever runs this server"
+                ))
+            }
             EngineError::Unsupported { .. } => Self::bad_request(message),
             EngineError::Busy { retry_after, .. } => {
                 let error = Self::overloaded(message, retry_after.unwrap_or(RETRY));
@@ -274,9 +292,13 @@ mod tests {
     fn engine_errors_become_the_status_of_whose_fault_they_are() {
         for (error, status, code) in [
             (EngineError::invalid("logit_bias", "x"), 400, Some("invalid_value")),
-            (EngineError::TooLong { tier: "t".into(), prompt: 9, limit: 8 }, 400, Some("context_length_exceeded")),
+            (
+                EngineError::TooLong { tier: "t".into(), prompt: 9, or_more: false, limit: 8 },
+                400,
+                Some("context_length_exceeded"),
+            ),
             (EngineError::UnknownTier("t".into()), 404, Some("model_not_found")),
-            (EngineError::UnknownModel { message: "x".into() }, 404, Some("model_not_found")),
+            (EngineError::UnknownModel { tier: "low".into(), message: "x".into() }, 404, Some("model_not_found")),
             (EngineError::Busy { message: "x".into(), retry_after: None }, 429, Some("rate_limit_exceeded")),
             (EngineError::Unsupported { engine: "upstream", what: "grammars" }, 400, None),
             (EngineError::Unavailable { message: "x".into(), retry_after: None }, 503, Some("service_unavailable")),

@@ -15,6 +15,9 @@ pub enum GenerationErrors {
     /// No key, or an unknown one.
     #[response(status = 401)]
     Unauthorized(ErrorEnvelope),
+    /// A page of another site asks, whose origin was not named.
+    #[response(status = 403)]
+    Forbidden(ErrorEnvelope),
     /// There is no such model.
     #[response(status = 404)]
     NotFound(ErrorEnvelope),
@@ -24,7 +27,7 @@ pub enum GenerationErrors {
     /// The body is too large.
     #[response(status = 413)]
     TooLarge(ErrorEnvelope),
-    /// The body is not JSON.
+    /// The body is not JSON, or compressed.
     #[response(status = 415)]
     MediaType(ErrorEnvelope),
     /// The queue is full; `Retry-After` says when to try again.

@@ -69,6 +69,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Js
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_content_type(&request)?;
+        check_content_encoding(&request)?;
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
                 ApiError::too_large("the body is larger than this server takes; send a shorter conversation")
@@ -110,6 +111,15 @@ fn check_content_type(request: &Request) -> Result<(), ApiError> {
     Err(ApiError::unsupported_media_type(format!("content-type is `{name}`; send the body as `application/json`")))
 }
 
+fn check_content_encoding(request: &Request) -> Result<(), ApiError> {
+    let encoding = request.headers().get(header::CONTENT_ENCODING).map_or("", |value| value.to_str().unwrap_or("?"));
+    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
+        return Ok(());
+    }
+    let name: String = encoding.chars().filter(char::is_ascii_graphic).take(64).collect();
+    Err(ApiError::unsupported_media_type(format!("content-encoding is `{name}`; send the body as it is")))
+}
+
 /// Reads `bytes` as a JSON object of shape `T`.
 ///
 /// # Errors
@@ -147,13 +157,20 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, ApiError> {
 fn explain(error: &serde_json::Error, path: &str) -> ApiError {
     // Of a body that ends before its first field there is no path.
     let path = path.trim_start_matches('.').trim_start_matches('?');
-    let (place, param) = if path.is_empty() { (String::new(), None) } else { (format!("`{path}`: "), Some(path)) };
-    let message =
-        if error.is_data() { format!("{place}{error}") } else { format!("the body is no valid JSON: {place}{error}") };
-    let fault = ApiError::bad_request(message);
-    match param {
-        Some(param) => fault.with_param(param),
-        None => fault,
+    let place = if path.is_empty() { String::new() } else { format!("`{path}`: ") };
+    let told = error.to_string();
+    if !error.is_data() {
+        let fault = ApiError::bad_request(format!("the body is no valid JSON: {place}{told}"));
+        return if path.is_empty() { fault } else { fault.with_param(path) };
+    }
+    let fault = ApiError::bad_request(format!("{place}{told}"));
+    // serde's words for a field that is not there; the path is that of the object it should be in.
+    let missing = told.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    match missing {
+        Some(field) if path.is_empty() => fault.missing(field),
+        Some(field) => fault.missing(format!("{path}.{field}")),
+        None if path.is_empty() => fault,
+        None => fault.with_param(path),
     }
 }
 
@@ -209,6 +226,21 @@ mod tests {
         }
         let error = fault(br#"{"messages": []}"#);
         assert!(error.message.contains("missing field `model`"), "{}", error.message);
+        for (body, path) in [
+            (r#"{"messages": []}"#, "model"),
+            (r#"{"model": "m", "messages": [{"content": "x"}]}"#, "messages[0].role"),
+            (
+                r#"{"model": "m", "messages": [], "tools": [{"type": "function", "function": {}}]}"#,
+                "tools[0].function.name",
+            ),
+        ] {
+            let error = fault(body.as_bytes());
+            assert_eq!(
+                (error.param.as_deref(), error.code),
+                (Some(path), Some("missing_required_parameter")),
+                "{body}"
+            );
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What every request passes, from outside in: id, log, CORS, panics, key, body.
+//! What every request passes, from outside in: id, log, CORS, panics, key (or, without keys, origin), body.
 //!
 //! The order is the point of this file. The id is outermost so that every answer has one; the log sees what the client
 //! sees; a preflight needs no key; a panic of anything inside is a 500 with the envelope; nobody without a key may make us
@@ -18,6 +18,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use super::auth::{self, ApiKeys};
 use super::limits::{self, Limits, Reading};
 use super::metrics::Metrics;
+use super::origin::{self, Origins};
 use super::{ApiError, access_log, request_id};
 
 /// Headers of ours that scripts in browsers may read.
@@ -51,8 +52,15 @@ impl Layers {
     pub fn around(self, router: Router) -> Router {
         let router = router
             .layer(from_fn_with_state(Reading::new(self.limits), limits::read_body))
-            .layer(from_fn_with_state(self.keys, auth::require))
-            .layer(CatchPanicLayer::custom(panicked));
+            .layer(from_fn_with_state(self.keys.clone(), auth::require));
+        let router = match self.keys.is_empty() {
+            true => {
+                let allowed: Origins = self.cors_origins.clone().into();
+                router.layer(from_fn_with_state(allowed, origin::guard))
+            }
+            false => router,
+        };
+        let router = router.layer(CatchPanicLayer::custom(panicked));
         let router = match cors(self.cors_origins) {
             Some(cors) => router.layer(cors),
             None => router,

@@ -15,6 +15,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::admission::Admission;
+use super::error::ErrorEnvelope;
 use crate::engine::Finish;
 use crate::family::Effort;
 
@@ -321,7 +322,10 @@ pub fn routes(metrics: Metrics, admission: Admission) -> axum::Router {
     path = "/metrics",
     operation_id = "metrics",
     tag = "server",
-    responses((status = 200, description = "Prometheus text format 0.0.4", body = String, content_type = "text/plain"))
+    responses(
+        (status = 200, description = "Prometheus text format 0.0.4", body = String, content_type = "text/plain"),
+        (status = 401, body = ErrorEnvelope, description = "With `--guard-metrics`: no key, or an unknown one."),
+    )
 )]
 pub async fn show(State((metrics, admission)): State<(Metrics, Admission)>) -> impl IntoResponse {
     let text = metrics.render(admission.running(), admission.waiting());

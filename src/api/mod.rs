@@ -21,6 +21,7 @@ pub mod limits;
 pub mod metrics;
 pub mod models;
 pub mod openapi;
+pub mod origin;
 pub mod plan;
 pub mod request_id;
 pub mod responses;

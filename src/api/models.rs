@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 
 use super::ApiError;
@@ -15,7 +16,10 @@ use crate::routing::Wish;
 /// List models
 ///
 /// The family first, whose tier the effort decides, then every loaded tier.
-#[utoipa::path(get, path = "/v1/models", operation_id = "listModels", tag = "models", responses((status = 200, body = ModelList)))]
+#[utoipa::path(get, path = "/v1/models", operation_id = "listModels", tag = "models", responses(
+    (status = 200, body = ModelList),
+    (status = 401, body = ErrorEnvelope, description = "No key, or an unknown one."),
+))]
 pub async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
     let family = state.directory.family();
     let loaded = family.tiers.iter().filter(|tier| tier.problem.is_none());
@@ -32,9 +36,17 @@ pub async fn list(State(state): State<Arc<AppState>>) -> Json<ModelList> {
     operation_id = "retrieveModel",
     tag = "models",
     params(("id" = String, Path, description = "A model name; may contain `:` and `/`.")),
-    responses((status = 200, body = ModelObject), (status = 404, body = ErrorEnvelope, description = "No such model."))
+    responses(
+        (status = 200, body = ModelObject),
+        (status = 401, body = ErrorEnvelope, description = "No key, or an unknown one."),
+        (status = 404, body = ErrorEnvelope, description = "No such model."),
+    )
 )]
-pub async fn show(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
+pub async fn show(
+    State(state): State<Arc<AppState>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<ModelObject>, ApiError> {
+    let Path(id) = id.map_err(|_| ApiError::model_not_found("there is no model whose name is not UTF-8"))?;
     let family = state.directory.family();
     if state.directory.is_family(&id) {
         return Ok(Json(family_object(&state, &family)));

@@ -8,6 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::error::ErrorEnvelope;
 use super::state::AppState;
 use crate::family::TierCard;
 
@@ -62,7 +63,10 @@ pub struct TierState {
 /// List tiers
 ///
 /// Which tier each effort stands for, what was measured of each tier, and whether it is loaded.
-#[utoipa::path(get, path = "/v1/tiers", operation_id = "listTiers", tag = "models", responses((status = 200, body = TierList)))]
+#[utoipa::path(get, path = "/v1/tiers", operation_id = "listTiers", tag = "models", responses(
+    (status = 200, body = TierList),
+    (status = 401, body = ErrorEnvelope, description = "No key, or an unknown one."),
+))]
 pub async fn list(State(state): State<Arc<AppState>>) -> Json<TierList> {
     let family = state.directory.family();
     let efforts = |name: &str| {

@@ -117,7 +117,7 @@ fn sampling(compute: &ComputeSection, base: &Path, batch: usize) -> Result<f64> 
         Ok(RolloutRequest { prompt, seed: index as u64 })
     });
     let requests: Vec<RolloutRequest> = requests.collect::<brevity_training::Result<_>>()?;
-    let params = SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: TOKENS };
+    let params = SamplingParams::whole(1.0, TOKENS);
     let mut sampler: Box<dyn Sampler> = if compute.is_layered() {
         Box::new(DeviceSampler::new(model.layered()?, &[], batch)?)
     } else {

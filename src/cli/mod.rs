@@ -3,6 +3,7 @@
 //! One file a subcommand. What is decided here: names of options, where files go, what is shown while something runs, and
 //! how an error reads. Results go to standard output, everything else to standard error.
 
+mod allocator;
 mod bench;
 mod columns;
 mod command;
@@ -69,6 +70,9 @@ pub fn run() -> Result<()> {
     };
     refuse_server_options(&matches);
     set_threads(cli.threads);
+    if matches!(subcommand, Command::Train(_) | Command::Eval(_)) {
+        allocator::keep_memory();
+    }
     interrupt::listen()?;
     match subcommand {
         Command::Train(arguments) => train::run(&arguments),

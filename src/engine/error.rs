@@ -13,13 +13,16 @@ pub enum EngineError {
     },
     /// Prompt and completion do not fit the model (HTTP 400, `context_length_exceeded`).
     #[error(
-        "the prompt has {prompt} tokens, and tier `{tier}` has room for {limit} with its answer; shorten the prompt"
+        "the prompt has {prompt} tokens{}, and tier `{tier}` has room for {limit} with its answer; shorten the prompt",
+        if *or_more { " or more" } else { "" }
     )]
     TooLong {
         /// The tier.
         tier: String,
         /// Tokens of the prompt.
         prompt: usize,
+        /// Whether it was not counted to its end.
+        or_more: bool,
         /// Tokens that fit.
         limit: usize,
     },
@@ -29,6 +32,8 @@ pub enum EngineError {
     /// The server behind this one does not have the tier's model (HTTP 404).
     #[error("{message}")]
     UnknownModel {
+        /// The tier.
+        tier: String,
         /// Which server, which model, and what to do.
         message: String,
     },

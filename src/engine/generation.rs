@@ -1,7 +1,14 @@
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::EngineError;
 
 /// Everything an engine needs for one completion; made by routing and the API, checked there, honoured whole.
 #[derive(Debug, Clone)]
@@ -23,6 +30,34 @@ pub struct Generation {
     pub logprobs: Option<Logprobs>,
     /// What the answer must look like.
     pub constraint: Constraint,
+    /// What the choices of a request make only once. Those that share it differ in nothing but seeds.
+    pub shared: Shared,
+}
+
+/// A place for what an engine makes of a prompt, once for all generations that share it: tokenising a long prompt or
+/// compiling a schema can take seconds. Empty when new; clones are the same place.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<OnceCell<Result<Arc<dyn Any + Send + Sync>, EngineError>>>);
+
+impl Shared {
+    /// What `make` gives, made by the first who asks; others wait for it.
+    ///
+    /// # Errors
+    /// What `make` fails with, for all alike.
+    pub async fn once<T: Any + Send + Sync>(
+        &self,
+        make: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<Arc<T>, EngineError> {
+        let erased = async { make.await.map(|made| Arc::new(made) as Arc<dyn Any + Send + Sync>) };
+        let made = self.0.get_or_init(|| erased).await.clone()?;
+        made.downcast().map_err(|_| EngineError::failed("generations of several engines share a place; this is a bug"))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("made", &self.0.initialized()).finish()
+    }
 }
 
 /// What to continue.
@@ -31,7 +66,7 @@ pub enum Prompt {
     /// A conversation; the chat template is applied by whoever holds the model.
     Chat(Conversation),
     /// Text as it is, without a template, but after the token that the model's tokenizer begins every text with, where it
-    /// has one and the text does not begin with it; nothing is thought unless the text opens a thought itself.
+    /// has one and the text does not begin with it. All that follows is answer: marks of thoughts are text like any other.
     Text(String),
 }
 
@@ -158,4 +193,30 @@ pub enum Constraint {
     JsonObject,
     /// JSON that fits this schema.
     JsonSchema(Value),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_shared_is_made_once() {
+        let (shared, made) = (Shared::default(), AtomicUsize::new(0));
+        let make = || async {
+            made.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            Ok(7u32)
+        };
+        let (one, two) = (shared.clone(), shared.clone());
+        let (left, right) = tokio::join!(one.once(make()), two.once(make()));
+        assert_eq!((*left.unwrap(), *right.unwrap(), made.load(Ordering::SeqCst)), (7, 7, 1));
+        assert!(shared.once(async { Ok("a word") }).await.is_err(), "of another type");
+        let failing = Shared::default();
+        for _ in 0..2 {
+            let error = failing.once(async { Err::<u32, _>(EngineError::invalid("prompt", "no")) }).await;
+            assert!(matches!(error, Err(EngineError::Invalid { param: Some("prompt"), .. })));
+        }
+    }
 }

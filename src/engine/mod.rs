@@ -24,7 +24,7 @@ pub use by_tier::ByTier;
 pub use error::EngineError;
 pub use event::{Alternative, Channel, Event, Finish, FinishReason, Piece, ToolCall, Usage};
 pub use generation::{
-    Constraint, Conversation, Generation, Logprobs, Message, Prompt, Sampling, Thinking, ToolChoice, Tools,
+    Constraint, Conversation, Generation, Logprobs, Message, Prompt, Sampling, Shared, Thinking, ToolChoice, Tools,
 };
 
 /// The events of one generation, in order; ends after [`Event::Finished`] or the first error.

@@ -69,9 +69,12 @@ impl Stops {
 
     /// Adds text; gives what is safe to show, and the stop string if one is complete (nothing may follow then).
     pub fn push(&mut self, text: &str) -> (String, Option<String>) {
+        let before = self.held.len();
         self.held.push_str(text);
         let found = self.stops.iter().filter_map(|stop| {
-            let start = self.held.find(stop.as_str())?;
+            // What was held was looked through before: a match ends in the new text.
+            let from = self.held.floor_char_boundary((before + 1).saturating_sub(stop.len()));
+            let start = from + self.held[from..].find(stop.as_str()).filter(|_| stop.len() <= self.held.len())?;
             Some((start + stop.len(), start, stop))
         });
         if let Some((_, start, stop)) = found.min_by_key(|&(end, start, _)| (end, start)) {

@@ -12,15 +12,13 @@ use brevity_training::rollout::{FinishReason, Rollout, RolloutProgress, RolloutR
 use brevity_training::tasks::grader::{Grade, GraderMode};
 use brevity_training::tasks::{Grader, Problem};
 use brevity_training::text::Codec;
+use brevity_training::thoughts::Thoughts;
 use brevity_training::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Behaviours, Response};
-
-/// The tokens around a chain of thought.
-const THINK: [&str; 2] = ["<think>", "</think>"];
 
 /// How responses are made and judged, the same for every tier of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +31,8 @@ pub struct Settings {
     pub seed: u64,
     /// What counts as right.
     pub grader: GraderMode,
+    /// Whether only what follows the thoughts is judged.
+    pub after_thoughts: bool,
     /// Phrases that are counted.
     pub behaviours: Behaviours,
     /// How a prompt is made of a problem: template, chat template or not, system message.
@@ -125,9 +125,14 @@ impl<'a> Evaluation<'a> {
     fn grade(&self, index: usize, sample: usize, request: &RolloutRequest, rollout: &Rollout) -> Result<Graded> {
         let problem = self.problems.get(index).ok_or_else(|| Error::config("a response to no problem"))?;
         let text = self.codec.decode(&rollout.ids)?;
-        let Grade { correct, extracted, undecided } = Grader::new(self.settings.grader).grade(&text, &problem.answer);
+        let thoughts = Thoughts::of(self.codec);
+        let grader = Grader::new(self.settings.grader);
+        let Grade { correct, extracted, undecided } = if self.settings.after_thoughts {
+            grader.grade(&self.codec.decode(thoughts.answer(&request.prompt, &rollout.ids))?, &problem.answer)
+        } else {
+            grader.grade(&text, &problem.answer)
+        };
         let truncated = rollout.finish == FinishReason::Length;
-        let think = THINK.map(|token| self.codec.token_id(token));
         Ok(Graded {
             id: problem.id.clone(),
             sample,
@@ -142,7 +147,7 @@ impl<'a> Evaluation<'a> {
                 correct: correct && !truncated,
                 truncated,
                 tokens: rollout.ids.len(),
-                reasoning_tokens: reasoning_tokens(&request.prompt, &rollout.ids, think),
+                reasoning_tokens: thoughts.within(&request.prompt, &rollout.ids).len(),
                 behaviours: self.settings.behaviours.count(&text),
             },
             text,
@@ -159,20 +164,6 @@ pub(crate) fn response_seed(seed: u64, problem: &str, sample: usize) -> u64 {
     hash.finalize().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Tokens of `response` between the opening token (in the prompt, or in the response itself) and the closing one, or the
-/// end where nothing closes. 0 for a model without these tokens.
-fn reasoning_tokens(prompt: &[u32], response: &[u32], [open, close]: [Option<u32>; 2]) -> usize {
-    let (Some(open), Some(close)) = (open, close) else { return 0 };
-    let inside = prompt.iter().rev().find(|&&id| id == open || id == close) == Some(&open);
-    let start = match response.iter().position(|&id| id == open) {
-        Some(position) => position + 1,
-        None if inside || response.contains(&close) => 0,
-        None => return 0,
-    };
-    let rest = response.get(start..).unwrap_or_default();
-    rest.iter().position(|&id| id == close).unwrap_or(rest.len())
-}
-
 #[cfg(test)]
 mod tests {
     use brevity_training::model::{Architecture, Decoder, Device, ModelConfig, Pretrained, SpecialTokens};
@@ -186,10 +177,11 @@ mod tests {
 
     fn settings(samples: usize) -> Settings {
         Settings {
-            sampling: SamplingParams { temperature: 1.0, top_p: 1.0, max_new_tokens: 12 },
+            sampling: SamplingParams::whole(1.0, 12),
             samples,
             seed: 3,
             grader: GraderMode::Strict,
+            after_thoughts: false,
             behaviours: Behaviours::default(),
             data: DataSection { system: Some("Be brief.".to_owned()), ..DataSection::default() },
         }
@@ -238,17 +230,6 @@ mod tests {
         }
         assert!(large.iter().any(|graded| graded.text != large[0].text), "samples differ");
         assert!(large.iter().all(|graded| !(graded.response.truncated && graded.response.correct)));
-    }
-
-    #[test]
-    fn thinking_is_counted_wherever_it_opens() {
-        let ids = [Some(1), Some(2)];
-        assert_eq!(reasoning_tokens(&[9, 1], &[5, 5, 2, 7], ids), 2, "opened by the prompt");
-        assert_eq!(reasoning_tokens(&[9], &[1, 5, 5, 5, 2, 7], ids), 3, "opened by the response");
-        assert_eq!(reasoning_tokens(&[9, 1], &[5, 5], ids), 2, "never closed");
-        assert_eq!(reasoning_tokens(&[9, 1, 2], &[5, 5], ids), 0, "closed by the prompt");
-        assert_eq!(reasoning_tokens(&[9], &[5, 2, 7], ids), 1, "closed without being opened");
-        assert_eq!(reasoning_tokens(&[9, 1], &[5, 2], [None, Some(2)]), 0, "no such tokens");
     }
 
     #[test]

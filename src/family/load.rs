@@ -68,7 +68,8 @@ impl LoadedFamily {
 
 /// Finds the family at `source`, fetches what is on the hub, and checks everything: files, hashes, configurations, shapes,
 /// the base of every tier, tokenizers. Headers and hashes are read, no weights are loaded. Of tiers that other servers
-/// compute, only the key is looked for; where they compute all, the base is not looked at.
+/// compute, only the key is looked for; where they compute all, the base is not looked at. In a family from the hub they are
+/// broken.
 ///
 /// With `allow_partial` broken tiers are reported in the result; without, they are an error.
 ///
@@ -93,7 +94,7 @@ pub fn check(opened: Opened, allow_partial: bool, hub: &Hub, downloads: &mut dyn
     let mut warnings = Vec::new();
     let mut tiers = Vec::new();
     for tier in &opened.manifest.tiers {
-        let found = find(tier, checker.as_mut());
+        let found = find(tier, opened.origin.is_some(), checker.as_mut());
         if let Ok(TierOutcome::Local(weights)) = &found
             && weights.is_card_stale()
         {
@@ -120,8 +121,15 @@ pub fn check(opened: Opened, allow_partial: bool, hub: &Hub, downloads: &mut dyn
 }
 
 /// One tier, wherever it is computed; `checker` is there unless that is elsewhere for all tiers.
-fn find(tier: &Tier, checker: Option<&mut Checker<'_>>) -> Result<TierOutcome> {
+///
+/// A manifest that somebody else wrote may not choose where prompts go, nor which variable of the environment goes with them.
+fn find(tier: &Tier, is_downloaded: bool, checker: Option<&mut Checker<'_>>) -> Result<TierOutcome> {
     match (&tier.upstream, checker) {
+        (Some(upstream), _) if is_downloaded => Err(Error::config(format!(
+            "tier `{}`: a family from the hub may not send prompts to {}; if that is wanted, write a family.toml of your own \
+             with this tier",
+            tier.name, upstream.url
+        ))),
         (None, Some(checker)) => Ok(TierOutcome::Local(checker.tier(tier)?)),
         (Some(upstream), _) => {
             let variable = |name: &str| std::env::var(name).ok();

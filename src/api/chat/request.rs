@@ -8,7 +8,7 @@ use crate::api::plan::unused::present;
 use crate::api::plan::{self, CHAT, EffortFields, SamplingFields, UnusedFields, sampling};
 use crate::api::state::{Options, ReasoningNames, Sources};
 use crate::api::types::ChatRequest;
-use crate::engine::{Generation, Prompt, Thinking};
+use crate::engine::{Generation, Prompt, Shared, Thinking};
 use crate::routing::{Route, Wish};
 
 /// What a checked request asks for.
@@ -119,6 +119,7 @@ pub(super) fn plan(json: Json<ChatRequest>, options: &Options, sources: &Sources
         stop: sampling::stop(request.stop)?,
         logprobs: sampling::logprobs(request.logprobs, request.top_logprobs)?,
         constraint: plan::constraint(request.response_format, &CHAT, options.schema_limit)?,
+        shared: Shared::default(),
         prompt: Prompt::Chat(plan::conversation(request.messages, tools)?),
     };
     Ok(ChatPlan {

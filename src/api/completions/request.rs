@@ -9,7 +9,7 @@ use crate::api::metrics::Asked;
 use crate::api::plan::{self, EffortFields, SamplingFields, sampling};
 use crate::api::state::{Options, Sources};
 use crate::api::types::CompletionRequest;
-use crate::engine::{Constraint, Generation, Logprobs, Prompt, Thinking};
+use crate::engine::{Constraint, Generation, Logprobs, Prompt, Shared, Thinking};
 use crate::routing::{Route, Wish};
 
 /// Tokens generated where the request does not say how many: OpenAI's number.
@@ -45,8 +45,11 @@ impl CompletionPlan {
     /// All choices of the first prompt, then those of the second.
     pub fn generations(&self, route: &Route, context: Option<usize>) -> Vec<Generation> {
         let mut all = answer::generations(&self.template, self.n * self.prompts.len(), route, context);
+        let shared: Vec<Shared> = self.prompts.iter().map(|_| Shared::default()).collect();
         for (index, generation) in all.iter_mut().enumerate() {
-            generation.prompt = Prompt::Text(self.prompts[index / self.n].clone());
+            let prompt = index / self.n;
+            generation.prompt = Prompt::Text(self.prompts[prompt].clone());
+            generation.shared = shared[prompt].clone();
             // The effort picks the tier; what the text opens is continued as long as the model likes.
             generation.thinking = Thinking::Free;
         }
@@ -120,6 +123,7 @@ pub(super) fn plan(
         stop: sampling::stop(request.stop)?,
         logprobs,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     };
     let include_usage = request.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let asked = plan::asked(&wish);

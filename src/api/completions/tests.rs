@@ -111,7 +111,10 @@ async fn faults_blame_their_field() {
 async fn refusals_of_the_engine_blame_the_prompt() {
     let server = Server::new(text());
     for (refusal, code) in [
-        (EngineError::TooLong { tier: "base".into(), prompt: 2000, limit: 1024 }, "context_length_exceeded"),
+        (
+            EngineError::TooLong { tier: "base".into(), prompt: 2000, or_more: false, limit: 1024 },
+            "context_length_exceeded",
+        ),
         (EngineError::invalid("messages", "too long"), "invalid_value"),
     ] {
         *server.engine.refusal.lock().unwrap() = Some(refusal);

@@ -78,6 +78,8 @@ pub fn check_schema(schema: &Value, limit: usize, param: &str) -> Result<(), Api
 
 /// Keywords whose values are data and no schemas, whatever they look like.
 const DATA: [&str; 4] = ["enum", "const", "default", "examples"];
+/// Keywords whose values have schemas under names of the client's own, which may look like keywords.
+const NAMED: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
 
 fn check_references(root: &Value, part: &Value, depth: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
@@ -89,7 +91,12 @@ fn check_references(root: &Value, part: &Value, depth: usize) -> Result<(), Stri
                 check_chain(root, reference)?;
             }
             let mut parts = fields.iter().filter(|(key, _)| !DATA.contains(&key.as_str()));
-            parts.try_for_each(|(_, field)| check_references(root, field, depth + 1))
+            parts.try_for_each(|(key, field)| match field {
+                Value::Object(named) if NAMED.contains(&key.as_str()) => {
+                    named.values().try_for_each(|schema| check_references(root, schema, depth + 2))
+                }
+                field => check_references(root, field, depth + 1),
+            })
         }
         Value::Array(items) => items.iter().try_for_each(|item| check_references(root, item, depth + 1)),
         _ => Ok(()),
@@ -144,6 +151,15 @@ mod tests {
         let list = json!({"$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
                           "$ref": "#/$defs/node"});
         assert_eq!(schema(list.clone()).unwrap(), Constraint::JsonSchema(list));
+    }
+
+    #[test]
+    fn names_of_properties_are_no_keywords() {
+        let nowhere = json!({"$ref": "#/nowhere"});
+        for name in ["enum", "const", "default", "examples"] {
+            assert!(schema(json!({"properties": {name: nowhere}})).is_err(), "{name}");
+            assert!(schema(json!({"properties": {"a": {name: [nowhere]}}})).is_ok() || name == "default", "{name}");
+        }
     }
 
     #[test]

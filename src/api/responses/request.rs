@@ -12,7 +12,7 @@ use crate::api::state::{Options, Sources};
 use crate::api::types::responses::object::TextInForce;
 use crate::api::types::responses::{ReasoningInForce, ResponseSettings, ResponseTool, TextFormat};
 use crate::api::types::{CreateResponse, FunctionDefinition, JsonSchemaFormat, ResponseFormat, ToolDefinition};
-use crate::engine::{Constraint, Conversation, Generation, Prompt, Thinking};
+use crate::engine::{Constraint, Conversation, Generation, Prompt, Shared, Thinking};
 use crate::routing::{Route, Wish};
 
 /// The one of [`INCLUDABLE`] that adds something.
@@ -94,6 +94,9 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
         thinking: request.thinking.as_ref(),
         max_reasoning_tokens: request.max_reasoning_tokens,
         thinking_token_budget: request.thinking_token_budget,
+        thinking_budget: request.thinking_budget,
+        enable_thinking: request.enable_thinking,
+        template: request.chat_template_kwargs.as_ref(),
         latency_budget_ms: request.latency_budget_ms,
         include_reasoning: request.include_reasoning,
         ..EffortFields::default()
@@ -127,6 +130,7 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
         stop: sampling::stop(request.stop)?,
         logprobs: logprobs(&include, request.top_logprobs)?,
         constraint: constraint(&format, options.schema_limit)?,
+        shared: Shared::default(),
         prompt: Prompt::Chat(Conversation { messages, tools: offered }),
     };
     let settings = ResponseSettings {

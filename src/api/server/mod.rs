@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use signals::phases;
+pub use signals::{exit_at_once, phases};
 use stall::Impatient;
 
 /// Between two tries to accept while the system has nothing to give, such as file descriptors.

@@ -3,6 +3,7 @@
 use std::io;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::Phase;
 
@@ -23,6 +24,22 @@ pub fn phases() -> io::Result<watch::Receiver<Phase>> {
     Ok(phase)
 }
 
+/// Ends the process at the first signal, until the task is aborted: for the time before anybody is served. The system itself
+/// would not, where this is the first process of a container.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn exit_at_once() -> io::Result<JoinHandle<()>> {
+    let mut stops = Stops::new()?;
+    Ok(tokio::spawn(async move {
+        let code = stops.next().await;
+        std::process::exit(code);
+    }))
+}
+
+/// Exit code of a process that SIGINT ended: 128 and its number.
+const INTERRUPTED: i32 = 130;
+
 #[cfg(unix)]
 struct Stops {
     interrupt: tokio::signal::unix::Signal,
@@ -36,10 +53,12 @@ impl Stops {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for a signal; gives the exit code of a process that it ends.
+    async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => INTERRUPTED,
+            // 128 and the number of SIGTERM.
+            _ = self.terminate.recv() => 143,
         }
     }
 }
@@ -53,7 +72,8 @@ impl Stops {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> i32 {
         let _ = tokio::signal::ctrl_c().await;
+        INTERRUPTED
     }
 }

@@ -117,7 +117,7 @@ pub struct ChatRequest {
     pub tools: Option<Vec<ToolDefinition>>,
     /// `none`, `auto`, `required`, `{"type": "function", "function": {"name": …}}` or `{"type": "allowed_tools", …}`.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::api::types::ToolChoiceField>)]
     pub tool_choice: Option<Value>,
     /// Whether several functions may be called in one turn; true by default.
     #[serde(default)]
@@ -168,7 +168,7 @@ pub struct ChatRequest {
     pub prompt_cache_options: Option<Value>,
     /// *Ignored*.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub prompt_cache_retention: Option<Value>,
     /// *Ignored* after a check (`low`, `medium`, `high`): tiers differ in how long they think, not in how long they answer.
     #[serde(default)]

@@ -30,5 +30,5 @@ pub use one_or_many::OneOrMany;
 pub use reasoning::{ReasoningField, TemplateField, ThinkingField};
 pub use response_format::{JsonSchemaFormat, ResponseFormat};
 pub use responses::{CreateResponse, ResponseEvent, ResponseObject};
-pub use tool::{FunctionCall, FunctionDefinition, ToolCallObject, ToolDefinition};
+pub use tool::{FunctionCall, FunctionDefinition, ToolCallObject, ToolChoiceField, ToolDefinition};
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, UsageObject};

@@ -53,3 +53,14 @@ pub struct FunctionCall {
     /// Its arguments as JSON text.
     pub arguments: String,
 }
+
+/// `tool_choice`, for the documentation: a word, or an object that names a function.
+#[derive(Debug, serde::Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ToolChoiceField {
+    /// `none`, `auto` or `required`.
+    Word(String),
+    /// What must or may be called.
+    #[schema(value_type = Object)]
+    Choice(serde_json::Map<String, serde_json::Value>),
+}

@@ -54,13 +54,13 @@ impl Reinforced {
         let change = self.first_length.map_or(0.0, |first| metrics.mean_length / first - 1.0);
         let recent = self.times.get(self.times.len().saturating_sub(RECENT)..).unwrap_or_default();
         let mean = recent.iter().sum::<f64>() / recent.len().max(1) as f64;
+        let kl = metrics.kl.map_or_else(String::new, |kl| format!("  KL {}", number::decimal(kl, 4)));
         format!(
-            "reward {:.3}  accuracy {}  tokens {} ({})  KL {}  {} tokens/s  ETA {}",
+            "reward {:.3}  accuracy {}  tokens {} ({}){kl}  {} tokens/s  ETA {}",
             metrics.reward,
             number::percent(metrics.accuracy, 1),
             number::grouped(metrics.mean_length),
             number::signed_percent(change, 1),
-            number::decimal(metrics.kl, 4),
             number::grouped(timings.rollout_tokens_per_second),
             duration(mean * self.steps.saturating_sub(metrics.step) as f64)
         )

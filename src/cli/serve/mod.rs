@@ -28,6 +28,7 @@ use brevity::api::state::{AppState, Options, ReasoningNames};
 use brevity::family::{Hub, LoadedFamily, SamplingDefaults};
 use brevity::routing::Catalogue;
 use clap::FromArgMatches;
+use tokio::task::JoinHandle;
 
 pub use arguments::Arguments;
 use arguments::{EffortOptions, Model};
@@ -69,9 +70,13 @@ pub fn run(command: &clap::Command, arguments: &[OsString]) -> Result<()> {
     log::start(&cli.serve.logging)?;
     threads::settle(cli.threads, &cli.serve.model.family);
     let keys = keys::keys(&cli.serve.access)?;
-    let family = load(&cli.serve.model)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(cli.serve, keys, family))
+    let starting = runtime.block_on(async { server::exit_at_once() })?;
+    let family = load(&cli.serve.model)?;
+    let served = runtime.block_on(serve(cli.serve, keys, family, starting));
+    // What still computes for nobody is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 /// Finds, fetches and checks the family.
@@ -94,7 +99,8 @@ fn load(options: &Model) -> Result<LoadedFamily> {
     Ok(family)
 }
 
-async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Result<()> {
+/// Serves `family`; `starting` ends the process at a signal until there is somebody to finish for.
+async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily, starting: JoinHandle<()>) -> Result<()> {
     // One place more than there are for requests: that of the probe behind `/ready`.
     let engine = engine::start(&options.model, options.load.max_running.saturating_add(1), &family).await?;
     tracing::info!(family = family.manifest.name, engine = engine.kind(), "loaded");
@@ -117,6 +123,7 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily) -> Resul
     }
     // Before anybody is told the address: who reads it may send a signal at once.
     let phases = server::phases()?;
+    starting.abort();
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
     progress::print(&banner::family(&family.manifest, view.default_effort, &broken));
     progress::print(&banner::address(address, &view.id, needs_key));

@@ -22,14 +22,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
 use self::host::Host;
 use self::processor::Processor;
+use self::room::Scores;
 use self::running::{Ask, Source};
 pub use self::spec::{DType, Device, EngineSpec, TierSpec, Weights};
-use super::sequence::{LocalModel, Sequence};
-use super::{Constraint, Engine, EngineError, Event, Events, Generation, Prompt, Thinking};
+use super::sequence::{LocalModel, Prepared, Sequence};
+use super::{Constraint, Engine, EngineError, Event, Events, Generation, Prompt, Shared, Thinking};
 
 /// What the trait calls this engine.
 const KIND: &str = "mistral";
@@ -42,6 +44,8 @@ pub struct MistralEngine {
     bases: tokio::sync::Mutex<BTreeMap<Device, Loaded>>,
     /// Bytes for keys and values of each model, on devices that have several.
     shares: BTreeMap<Device, usize>,
+    /// A place on a core for each prompt that is being prepared.
+    preparing: Arc<Semaphore>,
 }
 
 /// A model in memory and what our side knows of it.
@@ -49,6 +53,8 @@ pub struct MistralEngine {
 struct Loaded {
     host: Arc<Host>,
     model: Arc<LocalModel>,
+    /// Memory for prompts that are read, on a processor.
+    scores: Option<Scores>,
 }
 
 /// A tier that answers.
@@ -69,7 +75,14 @@ impl MistralEngine {
     /// [`EngineError::Failed`] with tier or folder when one does not load.
     pub async fn load(spec: EngineSpec) -> Result<Self, EngineError> {
         let (tiers, shares) = (spec.tiers.clone(), room::shares(&spec)?);
-        let engine = Self { spec, tiers: RwLock::default(), bases: tokio::sync::Mutex::default(), shares };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let engine = Self {
+            spec,
+            tiers: RwLock::default(),
+            bases: tokio::sync::Mutex::default(),
+            shares,
+            preparing: Arc::new(Semaphore::new(cores)),
+        };
         for tier in tiers {
             engine.load_tier(tier).await?;
         }
@@ -138,14 +151,28 @@ impl MistralEngine {
         let source = Source::new(&self.spec, folder, device, takes_adapters);
         let host = Host::load(source.with_share(self.shares.get(&device).copied())).await?;
         let room = host.context_length().unwrap_or(usize::MAX).min(model.context_length());
-        let longest = match device {
-            Device::Cpu => room::longest_prompt(folder).unwrap_or(usize::MAX),
-            Device::Cuda(_) => usize::MAX,
+        let scores = match device {
+            Device::Cpu => Scores::of(folder),
+            Device::Cuda(_) => None,
         };
+        let longest = scores.as_ref().map_or(usize::MAX, Scores::longest_prompt);
         if longest < room {
             tracing::info!(folder = %folder.display(), tokens = longest, "longer prompts are refused: they need more memory than there is");
         }
-        Ok(Loaded { host, model: Arc::new(model.with_context_length(room).with_longest_prompt(longest)) })
+        let model = Arc::new(model.with_context_length(room).with_longest_prompt(longest));
+        Ok(Loaded { host, model, scores })
+    }
+
+    /// Prepares a generation off the asynchronous threads: a long prompt or a grammar can take long. What has begun goes on
+    /// when nobody waits for it any longer, and keeps its core until it is done.
+    async fn prepare(&self, model: Arc<LocalModel>, generation: Arc<Generation>) -> Result<Prepared, EngineError> {
+        let failed = |cause: &dyn std::fmt::Display| EngineError::failed(format!("preparing the request: {cause}"));
+        let core = self.preparing.clone().acquire_owned().await.map_err(|closed| failed(&closed))?;
+        let prepared = tokio::task::spawn_blocking(move || {
+            let _core = core;
+            model.prepare(&generation)
+        });
+        prepared.await.map_err(|panic| failed(&panic))?
     }
 
     fn tier(&self, name: &str) -> Result<Tier, EngineError> {
@@ -173,12 +200,19 @@ impl Engine for MistralEngine {
     }
 
     async fn generate(&self, generation: Generation) -> Result<Events, EngineError> {
-        let Tier { loaded: Loaded { host, model }, adapter, fingerprint } = self.tier(&generation.tier)?;
+        let Tier { loaded: Loaded { host, model, scores }, adapter, fingerprint } = self.tier(&generation.tier)?;
         let ignore_eos = generation.sampling.ignore_eos;
         let end = model.end_ids().first().copied().unwrap_or_default();
-        let Sequence { prompt, max_tokens, sampler, assembler } = start(model, generation).await?;
+        let shared = generation.shared.clone();
+        let generation = Arc::new(generation);
+        let prepared = shared.once(self.prepare(model.clone(), generation.clone())).await?;
+        let Sequence { prompt, max_tokens, sampler, assembler } = model.begin(&generation, &prepared)?;
         let (steps, chosen) = unbounded_channel();
-        let processor = Arc::new(Processor::new(sampler, steps, end));
+        let reading = match &scores {
+            Some(scores) => scores.room_for(prompt.len()).await,
+            None => None,
+        };
+        let processor = Arc::new(Processor::new(sampler, steps, end).reading(reading));
         let admitted = host.send(&Ask { prompt, max_tokens, ignore_eos, processor, adapter }).await?;
         let assembler = assembler.with_fingerprint(admitted.generation.clone().or(fingerprint));
         Ok(stream::events(host, admitted, chosen, assembler))
@@ -195,12 +229,6 @@ impl Engine for MistralEngine {
     }
 }
 
-/// Prepares a generation off the asynchronous threads: a long prompt or a grammar can take long.
-async fn start(model: Arc<LocalModel>, generation: Generation) -> Result<Sequence, EngineError> {
-    let started = tokio::task::spawn_blocking(move || model.start(&generation)).await;
-    started.map_err(|panic| EngineError::failed(format!("preparing the request: {panic}")))?
-}
-
 /// The smallest thing a tier can be asked.
 fn probe(tier: &str) -> Generation {
     Generation {
@@ -212,6 +240,7 @@ fn probe(tier: &str) -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

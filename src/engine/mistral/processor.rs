@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use mistralrs::{CustomLogitsProcessor, Device, Result, Tensor};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::EngineError;
@@ -23,17 +24,26 @@ pub struct Processor {
     sampler: Mutex<Option<TokenSampler>>,
     steps: UnboundedSender<Step>,
     end: u32,
+    /// Room for the prompt, until it is read.
+    reading: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Processor {
     /// A processor that draws with `sampler` and sends its choices to `steps`; from the first fault on, or once `steps` is
     /// closed, it forces `end`.
     pub fn new(sampler: TokenSampler, steps: UnboundedSender<Step>, end: u32) -> Self {
-        Self { sampler: Mutex::new(Some(sampler)), steps, end }
+        Self { sampler: Mutex::new(Some(sampler)), steps, end, reading: Mutex::default() }
+    }
+
+    /// The same processor, holding `room` until the first token is drawn, or nobody wants one.
+    #[must_use]
+    pub fn reading(self, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { reading: Mutex::new(room), ..self }
     }
 
     /// The next token's id.
     fn next(&self, logits: &Tensor) -> u32 {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut slot = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sampler) = slot.as_mut().filter(|_| !self.steps.is_closed()) else {
             *slot = None;

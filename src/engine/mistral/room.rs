@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use brevity_training::files;
 use brevity_training::model::weight_files;
 use mistralrs::core::MemoryUsage;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::spec::{DType, Device, EngineSpec, Weights};
 use crate::engine::EngineError;
@@ -51,19 +53,45 @@ pub fn shares(spec: &EngineSpec) -> Result<BTreeMap<Device, usize>, EngineError>
     Ok(shares)
 }
 
-/// Tokens of the longest prompt for which the model in `folder` has memory on a processor, where that can be told: half of
-/// what is available, for the scores of a layer, which the engine holds all at once, f32 `[heads, prompt, prompt]`. Without this
-/// limit one request could take all memory, and the process with it.
-pub fn longest_prompt(folder: &Path) -> Option<usize> {
-    let config: Value = files::read_json(&folder.join("config.json")).ok()?;
-    let heads = config["num_attention_heads"].as_u64().filter(|&heads| heads > 0)?;
-    let available = MemoryUsage.query(&mistralrs::Device::Cpu).ok()?.available() as u64;
-    Some(within(available / 2, heads))
+/// Memory on a processor for prompts while they are read: the engine holds the scores of a layer all at once, f32 `[prompts,
+/// heads, prompt, prompt]` of all prompts of one length. Without a bound a few requests could take all memory, and the process
+/// with it.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    heads: u64,
+    /// Bytes for all that are read at a time.
+    bytes: u64,
+    mebibytes: Arc<Semaphore>,
 }
 
-/// The longest prompt whose scores take no more than `bytes`.
-fn within(bytes: u64, heads: u64) -> usize {
-    (bytes / (heads * 4)).isqrt() as usize
+impl Scores {
+    /// Half of the memory that is available, for the model in `folder`; `None` where that cannot be told.
+    pub fn of(folder: &Path) -> Option<Self> {
+        let config: Value = files::read_json(&folder.join("config.json")).ok()?;
+        let heads = config["num_attention_heads"].as_u64().filter(|&heads| heads > 0)?;
+        let available = MemoryUsage.query(&mistralrs::Device::Cpu).ok()?.available() as u64;
+        Some(Self::within(available / 2, heads))
+    }
+
+    fn within(bytes: u64, heads: u64) -> Self {
+        let mebibytes = (bytes >> 20).clamp(1, u64::from(u32::MAX >> 3)) as usize;
+        Self { heads, bytes, mebibytes: Arc::new(Semaphore::new(mebibytes)) }
+    }
+
+    /// Tokens of the longest prompt that can be read.
+    pub fn longest_prompt(&self) -> usize {
+        (self.bytes / (self.heads * 4)).isqrt() as usize
+    }
+
+    /// Waits until there is room for a prompt of so many tokens beside those that are read; the drop of what it gives ends
+    /// the reading. One that is too long for all of it has all of it.
+    pub async fn room_for(&self, tokens: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = self.heads * 4 * (tokens as u64).pow(2);
+        let all = self.bytes >> 20;
+        let wanted = bytes.div_ceil(1 << 20).clamp(1, all.clamp(1, u64::from(u32::MAX >> 3)));
+        // The semaphore is never closed.
+        self.mebibytes.clone().acquire_many_owned(wanted as u32).await.ok()
+    }
 }
 
 /// The folders that are loaded as models of their own, by device: adapters share their base.
@@ -122,11 +150,27 @@ mod tests {
     #[test]
     fn the_scores_of_the_longest_prompt_fit() {
         // 12 heads of 15,811 by 15,811 scores of 4 bytes are 12.0 GB.
-        assert_eq!(within(12_000_000_000, 12), 15_811);
-        assert_eq!(within(0, 12), 0);
+        assert_eq!(Scores::within(12_000_000_000, 12).longest_prompt(), 15_811);
+        assert_eq!(Scores::within(0, 12).longest_prompt(), 0);
         let mini = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/base");
-        assert!(longest_prompt(&mini).is_some_and(|tokens| tokens > 100));
-        assert_eq!(longest_prompt(Path::new("nowhere")), None);
+        assert!(Scores::of(&mini).is_some_and(|scores| scores.longest_prompt() > 100));
+        assert!(Scores::of(Path::new("nowhere")).is_none());
+    }
+
+    #[tokio::test]
+    async fn prompts_that_are_read_together_have_room_together() {
+        // Scores of 16 heads, 1,024 by 1,024, are 64 MiB.
+        let scores = Scores::within(200 << 20, 16);
+        let (one, two, three) = (scores.room_for(1024).await, scores.room_for(1024).await, scores.room_for(1024).await);
+        assert!(one.is_some() && two.is_some() && three.is_some());
+        let fourth = scores.room_for(1024);
+        tokio::pin!(fourth);
+        assert!(futures::poll!(&mut fourth).is_pending());
+        drop(two);
+        assert!(fourth.await.is_some());
+        drop((one, three));
+        assert!(scores.room_for(1 << 20).await.is_some(), "more than there is waits for all");
+        assert!(Scores::within(0, 16).room_for(5).await.is_some());
     }
 
     #[test]

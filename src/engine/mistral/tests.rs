@@ -80,6 +80,7 @@ fn ask(tier: &str, question: &str) -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

@@ -2,8 +2,8 @@ use futures::StreamExt;
 
 use super::*;
 use crate::engine::{
-    Channel, Constraint, Conversation, Event, Finish, FinishReason, Message, Prompt, Sampling, Thinking, ToolChoice,
-    Tools,
+    Channel, Constraint, Conversation, Event, Finish, FinishReason, Message, Prompt, Sampling, Shared, Thinking,
+    ToolChoice, Tools,
 };
 
 fn ask(tier: &str, content: &str) -> Generation {
@@ -17,6 +17,7 @@ fn ask(tier: &str, content: &str) -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

@@ -47,6 +47,7 @@ struct Answer {
     call_key: [u8; 32],
     called: usize,
     parallel: bool,
+    must_call: bool,
 }
 
 /// What an assembler is made of.
@@ -60,6 +61,8 @@ pub(super) struct AssemblerParts<'a> {
     pub ignore_eos: bool,
     /// Whether calls are looked for, and whether several are taken.
     pub calls: Option<bool>,
+    /// Whether the answer has to be calls.
+    pub must_call: bool,
 }
 
 impl Assembler {
@@ -92,6 +95,7 @@ impl Assembler {
                 call_key,
                 called: 0,
                 parallel: parts.calls.unwrap_or(true),
+                must_call: parts.must_call,
             },
         }
     }
@@ -151,8 +155,9 @@ impl Assembler {
         let before = self.splitter.phase();
         self.splitter.push(chosen.id, &mut self.split);
         let after = self.splitter.phase();
-        if after == Phase::Thinking || self.split.closed {
-            self.usage.reasoning_tokens = self.usage.completion_tokens;
+        // The marks themselves are neither thought nor said.
+        if (before == Phase::Thinking || after == Phase::Thinking) && !self.split.mark {
+            self.usage.reasoning_tokens += 1;
         }
         let entry = if self.split.mark { None } else { self.entry(&chosen) };
         let (mut tokens, mut entry) = (1, entry);
@@ -249,7 +254,9 @@ impl Assembler {
         let parts = match &mut self.answer.calls {
             Some(calls) => {
                 let mut parts = calls.push(&text);
-                parts.extend(calls.finish());
+                // Of an answer that has to be calls, what is no whole call is a part of one.
+                let must_call = self.answer.must_call;
+                parts.extend(calls.finish().into_iter().filter(|part| !must_call || matches!(part, Part::Call(..))));
                 parts
             }
             None => vec![Part::Text(text)],

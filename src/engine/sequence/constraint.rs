@@ -114,6 +114,11 @@ impl Grammars {
 }
 
 impl Grammar {
+    /// The same grammar for another answer that has not begun either.
+    pub fn fresh(&self) -> Self {
+        Self { matcher: self.matcher.deep_clone(), first: self.first.clone(), param: self.param }
+    }
+
     /// Tokens that may come next; only ends of the turn once the answer is complete.
     ///
     /// # Errors
@@ -165,8 +170,16 @@ fn drop_other_formats(schema: &mut Value) {
             if fields.get("format").is_some_and(is_other) {
                 fields.remove("format");
             }
-            let schemas = fields.iter_mut().filter(|(key, _)| !["enum", "const"].contains(&key.as_str()));
-            schemas.for_each(|(_, field)| drop_other_formats(field));
+            for (key, field) in fields {
+                match (key.as_str(), field) {
+                    ("enum" | "const" | "default" | "examples", _) => {}
+                    // The names in here are the client's own, whatever they look like.
+                    ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(named)) => {
+                        named.values_mut().for_each(drop_other_formats);
+                    }
+                    (_, field) => drop_other_formats(field),
+                }
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(drop_other_formats),
         _ => {}

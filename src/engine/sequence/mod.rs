@@ -18,7 +18,7 @@ mod tool_calls;
 mod vocabulary;
 
 pub use assembler::Assembler;
-pub use model::LocalModel;
+pub use model::{LocalModel, Prepared};
 pub use sampler::{Chosen, TokenSampler};
 
 /// One generation on a local model: feed logits to the sampler, the chosen tokens to the assembler, until it is finished.

@@ -12,13 +12,13 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::assembler::{Assembler, AssemblerParts};
-use super::constraint::Grammars;
-use super::prompt::Renderer;
+use super::constraint::{Grammar, Grammars};
+use super::prompt::{Rendered, Renderer};
 use super::sampler::{SamplerParts, TokenSampler};
 use super::thinking::Budget;
 use super::vocabulary::{CLOSE, Vocabulary, end_ids};
 use super::{LoadError, Sequence};
-use crate::engine::{Constraint, EngineError, Generation, Prompt, Thinking, ToolChoice};
+use crate::engine::{Constraint, EngineError, Generation, Prompt, Thinking, ToolChoice, Tools};
 
 /// Tokenizer, chat template and limits of one base model.
 pub struct LocalModel {
@@ -30,6 +30,15 @@ pub struct LocalModel {
     close: Vec<u32>,
     context_length: usize,
     longest_prompt: usize,
+    /// Bytes of the longest token.
+    longest_token: usize,
+}
+
+/// What all choices of a request have in common on a model: the prompt's ids and the compiled grammar.
+#[derive(Debug)]
+pub struct Prepared {
+    rendered: Rendered,
+    grammar: Option<Grammar>,
 }
 
 impl LocalModel {
@@ -70,6 +79,7 @@ impl LocalModel {
         };
         Ok(Self {
             grammars: Grammars::new(&vocabulary)?,
+            longest_token: vocabulary.longest(),
             renderer: Renderer::new(&codec),
             vocabulary: Arc::new(vocabulary),
             codec,
@@ -113,7 +123,43 @@ impl LocalModel {
         self.vocabulary.ends()
     }
 
-    /// Everything that one generation needs beside the model's arithmetic.
+    /// Renders and tokenises the prompt of a generation, and compiles what its answer must look like: all that takes long.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with the field to blame, [`EngineError::TooLong`] when not even one token fits, or the
+    /// engine could not read the prompt.
+    pub fn prepare(&self, generation: &Generation) -> Result<Prepared, EngineError> {
+        let limit = self.context_length.saturating_sub(1).min(self.longest_prompt);
+        let too_long = |prompt: usize, or_more: bool| {
+            let tier = generation.tier.clone();
+            EngineError::TooLong { tier, prompt, or_more, limit }
+        };
+        let fits = |text: &str| match text.len().div_ceil(self.longest_token.max(1)) {
+            least if least > limit => Err(too_long(least, true)),
+            _ => Ok(()),
+        };
+        let rendered = self.renderer.render(&self.codec, &generation.prompt, generation.thinking, fits)?;
+        if rendered.ids.len() > limit {
+            return Err(too_long(rendered.ids.len(), false));
+        }
+        let tools = tools(generation);
+        let grammar = match (&generation.constraint, tools) {
+            (Constraint::Free, None) => None,
+            (constraint, tools) => self.grammars.compile(constraint, tools)?,
+        };
+        Ok(Prepared { rendered, grammar })
+    }
+
+    /// [`LocalModel::prepare`] and [`LocalModel::begin`] of a generation that shares nothing.
+    ///
+    /// # Errors
+    /// Theirs.
+    pub fn start(&self, generation: &Generation) -> Result<Sequence, EngineError> {
+        self.begin(generation, &self.prepare(generation)?)
+    }
+
+    /// Everything that one generation needs beside the model's arithmetic, of what was prepared for it or for another choice of
+    /// its request.
     ///
     /// `max_tokens` is lowered to what the context leaves. A thinking budget is lowered so that an answer fits: an
     /// eighth of all tokens, at least 16. With a budget, and with thoughts that are closed at once, the turn does not end
@@ -122,9 +168,8 @@ impl LocalModel {
     /// text ([`Prompt::Text`]) is never changed, so [`Thinking::Closed`] does nothing to it.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] with the field to blame, [`EngineError::TooLong`] when not even one token fits, or the
-    /// engine could not read the prompt.
-    pub fn start(&self, generation: &Generation) -> Result<Sequence, EngineError> {
+    /// [`EngineError::Invalid`] with the field to blame.
+    pub fn begin(&self, generation: &Generation, prepared: &Prepared) -> Result<Sequence, EngineError> {
         let sampling = &generation.sampling;
         if let Some(id) = sampling.logit_bias.keys().find(|&&id| id as usize >= self.vocabulary_size()) {
             let last = self.vocabulary_size() - 1;
@@ -134,24 +179,9 @@ impl LocalModel {
         if generation.max_tokens == Some(0) {
             return Err(EngineError::invalid("max_tokens", "no completion has 0 tokens; ask for at least 1"));
         }
-        let rendered = self.renderer.render(&self.codec, &generation.prompt, generation.thinking)?;
-        let (prompt, beginning) = (rendered.ids, rendered.beginning);
+        let (prompt, beginning) = (prepared.rendered.ids.clone(), prepared.rendered.beginning);
         let room = self.context_length.saturating_sub(prompt.len());
-        let limit = self.context_length.saturating_sub(1).min(self.longest_prompt);
-        if prompt.len() > limit {
-            let tier = generation.tier.clone();
-            return Err(EngineError::TooLong { tier, prompt: prompt.len(), limit });
-        }
         let max_tokens = generation.max_tokens.map_or(room, |wanted| wanted.min(room));
-        let tools = match &generation.prompt {
-            Prompt::Chat(conversation) => conversation.tools.as_ref(),
-            Prompt::Text(_) => None,
-        };
-        let tools = tools.filter(|tools| tools.choice != ToolChoice::None);
-        let grammar = match (&generation.constraint, tools) {
-            (Constraint::Free, None) => None,
-            (constraint, tools) => self.grammars.compile(constraint, tools)?,
-        };
         let limit = match generation.thinking {
             Thinking::Budget(wanted) => Some(Budget::clamped(wanted, max_tokens, self.close.len())),
             Thinking::Closed | Thinking::Free => None,
@@ -165,7 +195,7 @@ impl LocalModel {
             sampling: sampling.clone(),
             beginning,
             budget: Budget::new(limit, self.close.clone()),
-            grammar,
+            grammar: prepared.grammar.as_ref().map(Grammar::fresh),
             owes_answer,
             logprobs: generation.logprobs.map(|wanted| wanted.top),
         });
@@ -177,10 +207,21 @@ impl LocalModel {
             max_tokens,
             stop: &generation.stop,
             ignore_eos: sampling.ignore_eos,
-            calls: tools.map(|tools| tools.parallel),
+            calls: tools(generation).map(|tools| tools.parallel),
+            must_call: tools(generation)
+                .is_some_and(|tools| matches!(tools.choice, ToolChoice::Required | ToolChoice::Function(_))),
         });
         Ok(Sequence { prompt, max_tokens, sampler, assembler })
     }
+}
+
+/// The tools that the answer may call.
+fn tools(generation: &Generation) -> Option<&Tools> {
+    let tools = match &generation.prompt {
+        Prompt::Chat(conversation) => conversation.tools.as_ref(),
+        Prompt::Text(_) => None,
+    };
+    tools.filter(|tools| tools.choice != ToolChoice::None)
 }
 
 impl std::fmt::Debug for LocalModel {

@@ -36,6 +36,7 @@ pub(super) struct Renderer {
 }
 
 /// A rendered prompt.
+#[derive(Debug)]
 pub(super) struct Rendered {
     pub ids: Vec<u32>,
     pub beginning: Beginning,
@@ -70,16 +71,27 @@ impl Renderer {
         }
     }
 
-    /// Prompt ids, and how the turn begins.
+    /// Prompt ids, and how the turn begins. `fits` is asked for the text before it is tokenised, which takes long for a text
+    /// that is.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] that blames `messages`, `tools` or `prompt`.
-    pub fn render(&self, codec: &Codec, prompt: &Prompt, thinking: Thinking) -> Result<Rendered, EngineError> {
+    /// [`EngineError::Invalid`] that blames `messages`, `tools` or `prompt`, and what `fits` says.
+    pub fn render(
+        &self,
+        codec: &Codec,
+        prompt: &Prompt,
+        thinking: Thinking,
+        fits: impl FnOnce(&str) -> Result<(), EngineError>,
+    ) -> Result<Rendered, EngineError> {
         let conversation = match prompt {
-            Prompt::Text(text) => return raw(codec, text),
+            Prompt::Text(text) => {
+                fits(text)?;
+                return raw(codec, text);
+            }
             Prompt::Chat(conversation) => conversation,
         };
         let (mut text, cut) = self.template(codec, conversation, thinking)?;
+        fits(&text)?;
         let mut open = ends_in_thoughts(&text, &self.special);
         if open && thinking == Thinking::Closed {
             // Where the template ends the line after the mark, the model was trained on thoughts in lines of their own.
@@ -256,15 +268,8 @@ fn raw(codec: &Codec, text: &str) -> Result<Rendered, EngineError> {
     if ids.is_empty() {
         return Err(EngineError::invalid("prompt", "the prompt is empty; write at least one character"));
     }
-    let special: Vec<String> = codec
-        .added_tokens()
-        .into_iter()
-        .filter(|(_, token, special)| *special && token != OPEN)
-        .map(|(_, token, _)| token)
-        .collect();
-    let open = ends_in_thoughts(text, &special);
-    let phase = if open { Phase::Thinking } else { Phase::Answer };
-    Ok(Rendered { ids, beginning: Beginning { phase, marks: open, just_closed: false } })
+    // Raw text is continued raw: marks in it are text like any other.
+    Ok(Rendered { ids, beginning: Beginning { phase: Phase::Answer, marks: false, just_closed: false } })
 }
 
 /// Whether the text ends after an opening mark that neither a closing mark nor the end of a turn follows.

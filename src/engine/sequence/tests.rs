@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::engine::{
     Channel, Constraint, Conversation, EngineError, Event, Finish, FinishReason, Generation, Logprobs, Message, Prompt,
-    Sampling, Thinking, ToolChoice, Tools,
+    Sampling, Shared, Thinking, ToolChoice, Tools,
 };
 
 const TOKENIZER: &str = include_str!("../../../models/mini/base/tokenizer.json");
@@ -44,6 +44,7 @@ fn chat(content: &str) -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 
@@ -313,10 +314,15 @@ fn what_cannot_be_done_is_refused_with_the_field_to_blame() {
     assert_eq!(param(refused(&MINI, &generation)).0, "prompt");
     let long = chat(&"7".repeat(1200));
     match refused(&MINI, &long) {
-        EngineError::TooLong { tier, prompt, limit } => {
+        EngineError::TooLong { tier, prompt, limit, .. } => {
             assert_eq!((tier.as_str(), limit), ("low", 1023));
             assert!(prompt > 1200);
         }
+        error => panic!("{error:?}"),
+    }
+    // What cannot fit is not even tokenised.
+    match refused(&MINI, &chat(&"7".repeat(1 << 20))) {
+        EngineError::TooLong { or_more, .. } => assert!(or_more),
         error => panic!("{error:?}"),
     }
     let mut biased = chat("2");
@@ -326,6 +332,9 @@ fn what_cannot_be_done_is_refused_with_the_field_to_blame() {
     schema.constraint = Constraint::JsonSchema(json!({"type": "nonsense"}));
     let (field, message) = param(refused(&MINI, &schema));
     assert!(field == "response_format" && message.len() < 500, "{message}");
+    let word = json!({"type": "string", "format": "password"});
+    schema.constraint = Constraint::JsonSchema(json!({"properties": {"enum": word, "const": word, "format": word}}));
+    assert!(MINI.start(&schema).is_ok(), "names of properties are no keywords");
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl Vocabulary {
         self.bytes.len()
     }
 
+    /// Bytes of the longest token.
+    pub fn longest(&self) -> usize {
+        self.bytes.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// All bytes of a token, shown or not; empty for ids that no token has.
     pub fn bytes(&self, id: u32) -> &[u8] {
         self.bytes.get(id as usize).map_or(&[], Vec::as_slice)

@@ -1,5 +1,6 @@
 use super::*;
 use crate::engine::Logprobs;
+use crate::engine::Shared;
 
 fn settings(dialect: Dialect) -> Upstream {
     Upstream { url: "http://host/v1".to_owned(), model: "org/short".to_owned(), dialect, ..Upstream::default() }
@@ -15,6 +16,7 @@ fn generation(prompt: Prompt) -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

@@ -25,7 +25,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use super::{
-    Constraint, Conversation, Engine, EngineError, Event, Events, Generation, Message, Prompt, Sampling, Thinking,
+    Constraint, Conversation, Engine, EngineError, Event, Events, Generation, Message, Prompt, Sampling, Shared,
+    Thinking,
 };
 use crate::family::RemoteTier;
 use config::Server;
@@ -96,6 +97,7 @@ impl Engine for UpstreamEngine {
             stop: Vec::new(),
             logprobs: None,
             constraint: Constraint::Free,
+            shared: Shared::default(),
         };
         let mut events = self.generate(generation).await?;
         while let Some(event) = events.next().await {

@@ -140,7 +140,7 @@ impl Reader {
             self.finish(FinishReason::Stop, stop, events);
             return Ok(());
         }
-        if let Some(reason) = choice.finish_reason {
+        if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
             let stop = choice.stop_reason.and_then(|stop| stop.as_str().map(str::to_owned));
             self.ended = Some((self.reason(&reason)?, stop));
             let rest = self.splitter.finish();
@@ -258,6 +258,11 @@ impl Reader {
                 Err(self.failed(&format!("gave up the answer with `{}`", other.chars().take(40).collect::<String>())))
             }
         }
+    }
+
+    /// Whether the server has said how the answer ended, so that only its numbers may follow.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
     }
 
     /// The server of this tier did `what`.

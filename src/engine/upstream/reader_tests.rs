@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::engine::{Constraint, Conversation, Logprobs, Sampling};
+use crate::engine::{Constraint, Conversation, Logprobs, Sampling, Shared};
 
 fn generation(thinking: Thinking, stop: &[&str]) -> Generation {
     Generation {
@@ -13,6 +13,7 @@ fn generation(thinking: Thinking, stop: &[&str]) -> Generation {
         stop: stop.iter().map(|&stop| stop.to_owned()).collect(),
         logprobs: Some(Logprobs { top: 1 }),
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

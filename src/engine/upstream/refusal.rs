@@ -54,7 +54,7 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
         400 | 413 | 422 => {
             let too_long = code.as_deref() == Some("context_length_exceeded") || message.contains("context length");
             if too_long && let Some((prompt, limit)) = lengths(&message) {
-                return EngineError::TooLong { tier: name.clone(), prompt, limit };
+                return EngineError::TooLong { tier: name.clone(), prompt, or_more: false, limit };
             }
             let budget = server.tier.settings.budget_field.as_deref();
             let param = match param.as_deref() {
@@ -70,13 +70,14 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
             }
         }
         401 | 403 => failed(match &server.tier.settings.api_key_env {
-            Some(env) => format!("refused the key in {env} ({})", status.as_u16()),
+            Some(_) => format!("refused the key that `api_key_env` of family.toml names ({})", status.as_u16()),
             None => format!("wants a key ({}); name its variable as `api_key_env` in family.toml", status.as_u16()),
         }),
         404 => {
             let Upstream { model, url, .. } = &server.tier.settings;
             let said = if message.is_empty() { String::new() } else { format!(": {message}") };
             EngineError::UnknownModel {
+                tier: name.clone(),
                 message: format!("the server of tier `{name}`, {url}, has no model `{model}`{said}"),
             }
         }

@@ -58,9 +58,11 @@ fn a_prompt_that_is_too_long_keeps_its_numbers() {
         let error = told(400, &json!({"error": {"message": message}}).to_string());
         assert!(matches!(error, EngineError::TooLong { prompt: 5000, limit: 4096, .. }), "{error:?}");
     }
-    let theirs = EngineError::TooLong { tier: "low".to_owned(), prompt: 5000, limit: 4096 }.to_string();
+    let theirs = EngineError::TooLong { tier: "low".to_owned(), prompt: 5000, or_more: false, limit: 4096 }.to_string();
     let ours = json!({"error": {"message": theirs, "code": "context_length_exceeded"}}).to_string();
-    assert!(matches!(told(400, &ours), EngineError::TooLong { prompt: 5000, limit: 4096, tier } if tier == "short"));
+    assert!(
+        matches!(told(400, &ours), EngineError::TooLong { prompt: 5000, limit: 4096, tier, .. } if tier == "short")
+    );
     let vague = json!({"error": {"message": "too long", "code": "context_length_exceeded"}}).to_string();
     assert!(matches!(told(400, &vague), EngineError::Invalid { param: Some("messages"), .. }));
 }
@@ -72,7 +74,7 @@ fn keys_never_leave() {
         assert!(!format!("{error:?}").contains("sk-secret"), "{error:?}");
     }
     let EngineError::Failed { message, upstream: true } = told(401, "") else { panic!() };
-    assert_eq!(message, "the server of tier `short` refused the key in SHORT_KEY (401)");
+    assert_eq!(message, "the server of tier `short` refused the key that `api_key_env` of family.toml names (401)");
 }
 
 /// Where a log goes in a test.
@@ -114,7 +116,7 @@ fn prompts_do_not_get_into_the_log() {
 
 #[test]
 fn each_status_has_its_meaning() {
-    let EngineError::UnknownModel { message } = told(404, r#"{"error": {"message": "no such model"}}"#) else {
+    let EngineError::UnknownModel { message, .. } = told(404, r#"{"error": {"message": "no such model"}}"#) else {
         panic!()
     };
     assert_eq!(message, "the server of tier `short`, http://127.0.0.1:1/v1, has no model `org/short`: no such model");

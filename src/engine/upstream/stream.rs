@@ -118,6 +118,10 @@ impl State {
             Some(Err(EventStreamError::Transport(Broken::TooLong))) => {
                 return Err(self.reader.failed(&format!("sent an event of more than {LONGEST_EVENT} bytes")));
             }
+            // Some servers close without the last line, and all of the answer is here.
+            Some(Err(EventStreamError::Transport(Broken::Transport(_)))) if self.reader.has_ended() => {
+                return self.reader.end(&mut self.ready);
+            }
             Some(Err(EventStreamError::Transport(Broken::Transport(error)))) => {
                 tracing::warn!(tier = %self.server.tier.name, error = %causes(&error), "the upstream server's stream broke");
                 let what = if error.is_timeout() { "fell silent" } else { "was lost" };

@@ -140,6 +140,7 @@ fn hello() -> Generation {
         stop: Vec::new(),
         logprobs: None,
         constraint: Constraint::Free,
+        shared: Shared::default(),
     }
 }
 

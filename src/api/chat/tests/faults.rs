@@ -176,7 +176,11 @@ async fn limits_beyond_the_context_are_clamped() {
 async fn refusals_of_the_engine_come_before_the_stream() {
     let server = Server::new(usual());
     for (refusal, status, code) in [
-        (EngineError::TooLong { tier: "base".into(), prompt: 2000, limit: 1024 }, 400, Some("context_length_exceeded")),
+        (
+            EngineError::TooLong { tier: "base".into(), prompt: 2000, or_more: false, limit: 1024 },
+            400,
+            Some("context_length_exceeded"),
+        ),
         (EngineError::invalid("logit_bias", "no such token"), 400, Some("invalid_value")),
         (
             EngineError::Unavailable { message: "restarting".into(), retry_after: None },

@@ -145,6 +145,8 @@ async fn a_budget_closes_the_thoughts() {
         json!({"reasoning": {"max_tokens": 1}}),
         json!({"max_reasoning_tokens": 1}),
         json!({"thinking_token_budget": 1}),
+        json!({"thinking_budget": 1}),
+        json!({"chat_template_kwargs": {"thinking_budget": 1}}),
         json!({"thinking": {"type": "enabled", "budget_tokens": 1}}),
     ] {
         let mut closed = finish(FinishReason::Stop);

@@ -119,7 +119,7 @@ async fn refusals_of_the_engine_blame_the_field_that_was_sent() {
     let server = Server::new(usual());
     let invalid = |param, message: &str| EngineError::invalid(param, message);
     for (refusal, status, param) in [
-        (EngineError::TooLong { tier: "base".into(), prompt: 2000, limit: 1024 }, 400, Some("input")),
+        (EngineError::TooLong { tier: "base".into(), prompt: 2000, or_more: false, limit: 1024 }, 400, Some("input")),
         (invalid("response_format", "the schema in `response_format` is too large"), 400, Some("text.format")),
         (invalid("max_reasoning_tokens", "no budget"), 400, Some("max_reasoning_tokens")),
         (EngineError::Unavailable { message: "restarting".into(), retry_after: None }, 503, None),

@@ -99,7 +99,7 @@ pub struct ResponseSettings {
     /// `tools`
     pub tools: Vec<ResponseTool>,
     /// `tool_choice`
-    #[schema(value_type = Object)]
+    #[schema(value_type = crate::api::types::ToolChoiceField)]
     pub tool_choice: Value,
     /// `parallel_tool_calls`
     pub parallel_tool_calls: bool,

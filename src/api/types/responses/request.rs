@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::InputItem;
-use crate::api::types::{OneOrMany, ReasoningField, ThinkingField};
+use crate::api::types::{OneOrMany, ReasoningField, TemplateField, ThinkingField};
 
 /// A request for a response.
 ///
@@ -37,12 +37,21 @@ pub struct CreateResponse {
     /// `max_reasoning_tokens` as Anthropic's API writes it. Extension.
     #[serde(default)]
     pub thinking: Option<ThinkingField>,
+    /// `false` is the effort `none`, as Qwen's API writes it. Extension.
+    #[serde(default)]
+    pub enable_thinking: Option<bool>,
+    /// The same as clients of vLLM and SGLang write it. Extension.
+    #[serde(default)]
+    pub chat_template_kwargs: Option<TemplateField>,
     /// Thinking is closed at this many tokens, and the answer follows. Extension.
     #[serde(default)]
     pub max_reasoning_tokens: Option<i64>,
     /// Another name of `max_reasoning_tokens`. Extension.
     #[serde(default)]
     pub thinking_token_budget: Option<i64>,
+    /// Another name of `max_reasoning_tokens`, as Qwen's API writes it. Extension.
+    #[serde(default)]
+    pub thinking_budget: Option<i64>,
     /// With effort `auto`: the time in milliseconds that the answer may be expected to take. Extension.
     #[serde(default)]
     pub latency_budget_ms: Option<i64>,
@@ -109,7 +118,7 @@ pub struct CreateResponse {
     pub tools: Option<Vec<ResponseTool>>,
     /// `none`, `auto`, `required`, `{"type": "function", "name": …}` or `{"type": "allowed_tools", "mode": …, "tools": […]}`.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<crate::api::types::ToolChoiceField>)]
     pub tool_choice: Option<Value>,
     /// Whether several functions may be called in one turn; true by default.
     #[serde(default)]
@@ -165,7 +174,7 @@ pub struct CreateResponse {
     pub prompt_cache_options: Option<Value>,
     /// *Ignored*.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub prompt_cache_retention: Option<Value>,
     /// *Ignored*: nothing is moderated.
     #[serde(default)]

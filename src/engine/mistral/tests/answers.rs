@@ -48,7 +48,7 @@ async fn greedy_texts_are_those_of_the_training_sampler() {
         };
         let requests: Vec<_> =
             problems.iter().map(|problem| RolloutRequest { prompt: prompt(problem), seed: 0 }).collect();
-        let greedy = SamplingParams { temperature: 0.0, top_p: 1.0, max_new_tokens: 600 };
+        let greedy = SamplingParams::whole(0.0, 600);
         let mut sampler = CpuSampler::new(&decoder, &pretrained.tokens.eos, 32).unwrap();
         let rollouts = sampler.generate(&requests, &greedy, &mut |_| true).unwrap();
         for (problem, rollout) in problems.iter().zip(&rollouts) {
