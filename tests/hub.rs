@@ -216,3 +216,41 @@ fn an_evaluation_takes_its_problems_from_the_hub() {
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);
     assert!(refused.stderr.contains("--suite: `hf://datasets/org`"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_downloaded_family_may_not_choose_where_prompts_go() {
+    let space = Workspace::with_base();
+    let manifest = r#"
+name = "theirs"
+
+[base]
+path = "."
+
+[[tier]]
+name = "base"
+alpha = 0.0
+
+[[tier]]
+name = "elsewhere"
+alpha = 0.2
+
+[tier.upstream]
+url = "http://127.0.0.1:9/v1"
+model = "any"
+api_key_env = "PATH"
+"#;
+    space.write("base/family.toml", manifest);
+    let server = HubServer::start("org/family", &space.path("base"), None);
+    let hub = hub(&space, &server);
+    let source = Source::Hub(id("org/family"));
+    let refused = load(&source, false, &hub, &mut Counted::default()).unwrap_err().to_string();
+    assert!(
+        refused.contains("`elsewhere`: a family from the hub may not send prompts to http://127.0.0.1:9/v1"),
+        "{refused}"
+    );
+    let family = load(&source, true, &hub, &mut Counted::default()).unwrap();
+    assert_eq!((family.local().count(), family.remote().count(), family.broken().count()), (1, 0, 1));
+    // Whoever has it on disk has decided.
+    let own = load(&Source::Folder(space.path("base")), false, &hub, &mut Counted::default()).unwrap();
+    assert_eq!(own.remote().count(), 1);
+}

@@ -81,7 +81,8 @@ pub struct Arguments {
     columns: Columns,
 
     /// Recipe whose sections `eval`, `behaviours` and `grader` and prompt (in `data`) hold; options here go before it.
-    /// Without one, problems of a file are asked with the paper's instruction to put the answer into a box
+    /// Without one, problems of a file are asked with the paper's instruction to put the answer into a box, and what follows
+    /// the thoughts is graded
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
 
@@ -95,7 +96,7 @@ pub struct Arguments {
 
     /// Softmax temperature; 0 takes the most likely token [default: the recipe's, else as requests that do not say are
     /// sampled: the model's generation_config.json, else 1]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
 
     /// Nucleus mass in (0, 1] [default: likewise, else 1]
@@ -295,7 +296,8 @@ fn settings(arguments: &Arguments, recipe: Option<&Recipe>, served: &SamplingDef
         samples: arguments.samples.or(section.samples).unwrap_or_else(|| arguments.suite.samples()),
         seed: arguments.seed.unwrap_or(section.seed),
         grader: mode.or(recipe.map(|recipe| recipe.grader.mode)).unwrap_or_default(),
-        after_thoughts: recipe.is_some_and(|recipe| recipe.grader.after_thoughts),
+        // As users read it, unless a recipe says otherwise, as those of the paper do.
+        after_thoughts: recipe.is_none_or(|recipe| recipe.grader.after_thoughts),
         behaviours: behaviours(recipe.map(|recipe| &recipe.behaviours), is_mini),
         data: recipe.map_or_else(|| asked(&arguments.suite), |recipe| recipe.data.clone()),
     }

@@ -209,6 +209,33 @@ fn reinforcement_learning_of_all_weights() {
     assert_resumes(&format!("{kl}{RL}"), &RL_ENDS);
 }
 
+#[test]
+fn problems_held_out_are_asked_once_and_change_nothing() {
+    let looking = |every: usize| {
+        let data = RL.replace("[grader]", "held_out = 2\n[grader]");
+        data.replace("checkpoint_every = 2", &format!("checkpoint_every = 2\neval_every = {every}"))
+    };
+    assert_resumes(&looking(4), &RL_ENDS);
+    let space = Space::new();
+    for every in [4, 5] {
+        space.train(&space.recipe(&looking(every)), &every.to_string(), None).unwrap();
+    }
+    let (four, five) = (space.result("4"), space.result("5"));
+    let steps = |run: &BTreeMap<String, Vec<u8>>| -> Vec<u64> {
+        let lines = String::from_utf8(run["run/held_out.jsonl"].clone()).unwrap();
+        let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap();
+        lines.lines().map(step).collect()
+    };
+    assert_eq!((steps(&four), steps(&five)), (vec![0, 4, 8, 9], vec![0, 5, 9]));
+    assert!(four["run/metrics.jsonl"] == five["run/metrics.jsonl"], "training does not see them");
+    let texts = String::from_utf8(four["run/rollouts.jsonl"].clone()).unwrap();
+    let asked: std::collections::BTreeSet<String> = texts
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(asked.len() <= 6, "two of eight are held out: {asked:?}");
+}
+
 const SFT: &str = "
 name = 'resumed'
 stage = 'sft'

@@ -99,22 +99,28 @@ pub fn report(out: &Path, head: &Head<'_>, settings: &Settings, measured: &[Meas
 /// # Errors
 /// When it cannot be drawn or written.
 pub fn frontier(out: &Path, title: &str, measured: &[Measured<'_>]) -> Result<()> {
-    let points: Vec<FrontierPoint> =
-        measured.iter().flat_map(|tier| tier.summary.levels.iter().map(|level| point(tier, level))).collect();
+    let of_tier = |tier: &Measured<'_>| {
+        // Several tiers of one alpha are told apart by their names.
+        let is_alone = measured.iter().filter(|other| other.subject.alpha == tier.subject.alpha).count() == 1;
+        let name = match tier.subject.alpha {
+            Some(alpha) if !tier.subject.is_base && is_alone => format!("α = {alpha}"),
+            _ => tier.subject.name.clone(),
+        };
+        let points = tier.summary.levels.iter().map(|level| point(&name, tier.subject.is_base, level));
+        points.collect::<Vec<_>>()
+    };
+    let points: Vec<FrontierPoint> = measured.iter().flat_map(of_tier).collect();
     let picture = frontier::frontier(title, &points)?;
     Ok(files::write(&out.join("frontier.svg"), picture.as_bytes())?)
 }
 
-fn point(tier: &Measured<'_>, level: &LevelSummary) -> FrontierPoint {
+fn point(tier: &str, is_base: bool, level: &LevelSummary) -> FrontierPoint {
     let tokens = level.tokens.mean;
     let (low, high) = level.tokens.mean_interval.map_or((tokens, tokens), |interval| (interval.low, interval.high));
     let accuracy = level.accuracy_interval;
     FrontierPoint {
-        tier: match tier.subject.alpha {
-            Some(alpha) if !tier.subject.is_base => format!("α = {alpha}"),
-            _ => tier.subject.name.clone(),
-        },
-        is_base: tier.subject.is_base,
+        tier: tier.to_owned(),
+        is_base,
         level: level.level.clone(),
         tokens: Estimate { value: tokens, low, high },
         accuracy: Estimate { value: level.accuracy, low: accuracy.low, high: accuracy.high },

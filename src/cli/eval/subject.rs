@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use brevity::family::{Checker, Downloads, Hub, Kind, Opened, SamplingDefaults, Tier, TierWeights, hash};
+use brevity::family::{Checker, Downloads, Hub, Kind, MANIFEST, Opened, SamplingDefaults, Tier, TierWeights, hash};
 use brevity_training::Error;
 use brevity_training::compute::free_memory;
 use brevity_training::model::{Decoder, Device, Layered, LoraAdapter, Policy, Pretrained};
@@ -90,6 +90,12 @@ impl Subject {
             let message = format!("there is no model folder `{}`", folder.display());
             return Err(Failure::from(Error::config(message)));
         }
+        let other =
+            [("adapter_config.json", "an adapter", "--family FAMILY --tier NAME"), (MANIFEST, "a family", "--family")];
+        if let Some((_, what, option)) = other.into_iter().find(|(file, ..)| folder.join(file).is_file()) {
+            let message = format!("`{}` is {what} and no whole model", folder.display());
+            return Err(Failure::from(Error::config(message)).hint(format!("measure it with {option}")));
+        }
         let sha256 = hash::weights_sha256(folder)?;
         let (name, label) = (name.to_owned(), name.to_owned());
         let (model, base) = (folder.to_owned(), folder.to_owned());
@@ -103,11 +109,12 @@ impl Subject {
     /// When a name is unknown, or the base or a tier is not what the manifest says.
     pub fn of_family(opened: &Opened, names: &[String], hub: &Hub, downloads: &mut dyn Downloads) -> Result<Vec<Self>> {
         let manifest = &opened.manifest;
-        for name in names {
-            manifest.tier(name)?;
-        }
         let implied = Tier::new("base", 0.0);
         let has_base = manifest.tiers.iter().any(Tier::is_base);
+        // The base can be measured though it is no tier.
+        for name in names.iter().filter(|name| has_base || **name != implied.name) {
+            manifest.tier(name)?;
+        }
         let tiers = (!has_base).then_some(&implied).into_iter().chain(&manifest.tiers);
         let hint =
             "restore or train what is broken, name other tiers with --tier, or measure a folder as it is with --model";

@@ -2,7 +2,7 @@
 
 use brevity::report::number;
 use brevity_training::methods::sft::{SftMetrics, SftObserver};
-use brevity_training::trainer::{Observer, Phase, StepMetrics, StepTimings};
+use brevity_training::trainer::{HeldOutMetrics, Observer, Phase, StepMetrics, StepTimings};
 use indicatif::ProgressBar;
 
 use super::{bar, duration, say};
@@ -96,6 +96,17 @@ impl Observer for Reinforced {
         };
         bar.set_position(self.step);
         bar.set_message(format!("{}  [{doing}]", self.state));
+    }
+
+    fn on_held_out(&mut self, metrics: &HeldOutMetrics) {
+        say(&format!(
+            "{}: after step {}, {} responses to problems held out: accuracy {}  tokens {}",
+            self.name,
+            metrics.step,
+            metrics.responses,
+            number::percent(metrics.accuracy, 1),
+            number::grouped(metrics.mean_length)
+        ));
     }
 
     fn on_warning(&mut self, message: &str) {

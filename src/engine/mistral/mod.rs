@@ -27,7 +27,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use self::host::Host;
 use self::processor::Processor;
-use self::room::Scores;
+use self::room::{Room, Scores};
 use self::running::{Ask, Source};
 pub use self::spec::{DType, Device, EngineSpec, TierSpec, Weights};
 use super::sequence::{LocalModel, Prepared, Sequence};
@@ -208,14 +208,15 @@ impl Engine for MistralEngine {
         let prepared = shared.once(self.prepare(model.clone(), generation.clone())).await?;
         let Sequence { prompt, max_tokens, sampler, assembler } = model.begin(&generation, &prepared)?;
         let (steps, chosen) = unbounded_channel();
-        let reading = match &scores {
+        let room = match &scores {
             Some(scores) => scores.room_for(prompt.len()).await,
-            None => None,
+            None => Room::default(),
         };
-        let processor = Arc::new(Processor::new(sampler, steps, end).reading(reading));
+        let processor = Arc::new(Processor::new(sampler, steps, end).reading_in(room.clone()));
+        let room = room.until_dropped();
         let admitted = host.send(&Ask { prompt, max_tokens, ignore_eos, processor, adapter }).await?;
         let assembler = assembler.with_fingerprint(admitted.generation.clone().or(fingerprint));
-        Ok(stream::events(host, admitted, chosen, assembler))
+        Ok(stream::events(host, admitted, chosen, assembler, room))
     }
 
     async fn probe(&self, tier: &str) -> Result<(), EngineError> {

@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 use mistralrs::{CustomLogitsProcessor, Device, Result, Tensor};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::room::Room;
 use crate::engine::EngineError;
 use crate::engine::sequence::{Chosen, TokenSampler};
 
@@ -25,25 +25,25 @@ pub struct Processor {
     steps: UnboundedSender<Step>,
     end: u32,
     /// Room for the prompt, until it is read.
-    reading: Mutex<Option<OwnedSemaphorePermit>>,
+    room: Room,
 }
 
 impl Processor {
     /// A processor that draws with `sampler` and sends its choices to `steps`; from the first fault on, or once `steps` is
     /// closed, it forces `end`.
     pub fn new(sampler: TokenSampler, steps: UnboundedSender<Step>, end: u32) -> Self {
-        Self { sampler: Mutex::new(Some(sampler)), steps, end, reading: Mutex::default() }
+        Self { sampler: Mutex::new(Some(sampler)), steps, end, room: Room::default() }
     }
 
-    /// The same processor, holding `room` until the first token is drawn, or nobody wants one.
+    /// The same processor, which gives `room` back when the first token is drawn.
     #[must_use]
-    pub fn reading(self, room: Option<OwnedSemaphorePermit>) -> Self {
-        Self { reading: Mutex::new(room), ..self }
+    pub fn reading_in(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// The next token's id.
     fn next(&self, logits: &Tensor) -> u32 {
-        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.room.give_back();
         let mut slot = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sampler) = slot.as_mut().filter(|_| !self.steps.is_closed()) else {
             *slot = None;

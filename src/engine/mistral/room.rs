@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use brevity_training::files;
 use brevity_training::model::weight_files;
@@ -83,14 +83,41 @@ impl Scores {
         (self.bytes / (self.heads * 4)).isqrt() as usize
     }
 
-    /// Waits until there is room for a prompt of so many tokens beside those that are read; the drop of what it gives ends
-    /// the reading. One that is too long for all of it has all of it.
-    pub async fn room_for(&self, tokens: usize) -> Option<OwnedSemaphorePermit> {
+    /// Waits until there is room for a prompt of so many tokens beside those that are read. One that is too long for all of
+    /// it has all of it.
+    pub async fn room_for(&self, tokens: usize) -> Room {
         let bytes = self.heads * 4 * (tokens as u64).pow(2);
-        let all = self.bytes >> 20;
-        let wanted = bytes.div_ceil(1 << 20).clamp(1, all.clamp(1, u64::from(u32::MAX >> 3)));
+        let all = (self.bytes >> 20).clamp(1, u64::from(u32::MAX >> 3));
+        let wanted = bytes.div_ceil(1 << 20).clamp(1, all);
         // The semaphore is never closed.
-        self.mebibytes.clone().acquire_many_owned(wanted as u32).await.ok()
+        let permit = self.mebibytes.clone().acquire_many_owned(wanted as u32).await.ok();
+        Room(Arc::new(Mutex::new(permit)))
+    }
+}
+
+/// What a prompt takes while it is read. Clones are the same room.
+#[derive(Debug, Clone, Default)]
+pub struct Room(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Room {
+    /// The prompt is read, or nobody wants it read any longer.
+    pub fn give_back(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Gives the room back when it is dropped.
+    pub fn until_dropped(self) -> HeldRoom {
+        HeldRoom(self)
+    }
+}
+
+/// See [`Room::until_dropped`].
+#[derive(Debug)]
+pub struct HeldRoom(Room);
+
+impl Drop for HeldRoom {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 
@@ -162,15 +189,18 @@ mod tests {
         // Scores of 16 heads, 1,024 by 1,024, are 64 MiB.
         let scores = Scores::within(200 << 20, 16);
         let (one, two, three) = (scores.room_for(1024).await, scores.room_for(1024).await, scores.room_for(1024).await);
-        assert!(one.is_some() && two.is_some() && three.is_some());
         let fourth = scores.room_for(1024);
         tokio::pin!(fourth);
         assert!(futures::poll!(&mut fourth).is_pending());
-        drop(two);
-        assert!(fourth.await.is_some());
-        drop((one, three));
-        assert!(scores.room_for(1 << 20).await.is_some(), "more than there is waits for all");
-        assert!(Scores::within(0, 16).room_for(5).await.is_some());
+        // The engine's side may hold on to it, as a dead one does.
+        let engine = two.clone();
+        drop(two.until_dropped());
+        fourth.await.give_back();
+        engine.give_back();
+        one.give_back();
+        three.give_back();
+        scores.room_for(1 << 20).await.give_back();
+        Scores::within(0, 16).room_for(5).await.give_back();
     }
 
     #[test]

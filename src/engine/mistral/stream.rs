@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use super::host::{Admitted, Host, RETRY_AFTER};
 use super::processor::Step;
+use super::room::HeldRoom;
 use super::running::Running;
 use crate::engine::sequence::Assembler;
 use crate::engine::{EngineError, Event, Events, FinishReason};
@@ -26,13 +27,22 @@ struct Answer {
     /// Why the engine ended the sequence, should it know better than the assembler.
     engine_reason: Option<FinishReason>,
     ended: bool,
+    /// Room for the prompt, should it never be read.
+    _room: HeldRoom,
 }
 
 /// The events of a sequence that the engine has taken.
-pub fn events(host: Arc<Host>, admitted: Admitted, steps: UnboundedReceiver<Step>, assembler: Assembler) -> Events {
+pub fn events(
+    host: Arc<Host>,
+    admitted: Admitted,
+    steps: UnboundedReceiver<Step>,
+    assembler: Assembler,
+    room: HeldRoom,
+) -> Events {
     let Admitted { responses, generation: _, running } = admitted;
     let ready = VecDeque::from([assembler.started()]);
-    let answer = Answer { host, running, steps, responses, assembler, ready, engine_reason: None, ended: false };
+    let answer =
+        Answer { host, running, steps, responses, assembler, ready, engine_reason: None, ended: false, _room: room };
     Box::pin(stream::unfold(answer, |mut answer| async { answer.next().await.map(|event| (event, answer)) }))
 }
 

@@ -55,6 +55,10 @@ pub struct DataSection {
     /// they run out; the mini suite draws its problems anew. Default 3200
     /// (`max_samples` of the paper's script: 100 steps of 32, each problem once).
     pub limit: usize,
+    /// Problems that are not trained on, of those that `limit` leaves, for `run.eval_every`. The mini suite, which never runs
+    /// out, draws as many of its own. Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_out: usize,
 }
 
 impl DataSection {
@@ -85,6 +89,7 @@ impl Default for DataSection {
                 .map(|(level, share)| (level.to_owned(), share))
                 .into(),
             limit: 3200,
+            held_out: 0,
         }
     }
 }
@@ -116,6 +121,12 @@ impl Default for GraderSection {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_true(switch: &bool) -> bool {
     *switch
+}
+
+/// As [`is_true`], for a number.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// As [`is_true`], for a switch that is off by default.

@@ -19,11 +19,15 @@ pub struct RunSection {
     /// Responses of every reinforcement-learning step that are kept as text, in `rollouts.jsonl`: those to its first
     /// prompts. Default 8, a group of the paper's.
     pub log_rollouts: usize,
+    /// Reinforcement-learning steps from one look at the problems of `data.held_out` to the next, beside one before the first
+    /// step and one after the last: accuracy and lengths in `held_out.jsonl`, sampled as `[eval]` says. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_every: Option<usize>,
 }
 
 impl Default for RunSection {
     fn default() -> Self {
-        Self { steps: 100, checkpoint_every: 10, tier_every: None, log_rollouts: 8 }
+        Self { steps: 100, checkpoint_every: 10, tier_every: None, log_rollouts: 8, eval_every: None }
     }
 }
 

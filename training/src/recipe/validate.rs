@@ -82,6 +82,7 @@ impl Recipe {
         }
         count("run.checkpoint_every", self.run.checkpoint_every)?;
         count("run.tier_every", self.run.tier_every.unwrap_or(1))?;
+        count("run.eval_every", self.run.eval_every.unwrap_or(1))?;
         self.check_eval()?;
         self.check_effect()
     }
@@ -317,6 +318,9 @@ impl Recipe {
             inert(self.sft.no_thinking_share == bare.sft.no_thinking_share, "sft.no_thinking_share", because)?;
         }
         if self.stage == Stage::Rl {
+            let asks = self.run.eval_every.is_some();
+            inert(!asks || data.held_out > 0, "run.eval_every", "`data.held_out = 0`; say how many problems")?;
+            inert(asks || data.held_out == 0, "data.held_out", "no `run.eval_every`; say every how many steps")?;
             inert(self.sft == bare.sft, "sft", "`stage = \"rl\"`")?;
             inert(data.prompt_column.is_none(), "data.prompt_column", "`stage = \"rl\"`")?;
             let off = self.algorithm.kl == KlPlacement::Off;
@@ -331,6 +335,8 @@ impl Recipe {
             inert(self.run.steps == bare.run.steps, "run.steps", "`stage = \"sft\"`; see `sft.tokens`")?;
             inert(self.run.tier_every.is_none(), "run.tier_every", because)?;
             inert(self.run.log_rollouts == bare.run.log_rollouts, "run.log_rollouts", because)?;
+            inert(self.run.eval_every.is_none(), "run.eval_every", because)?;
+            inert(data.held_out == bare.data.held_out, "data.held_out", because)?;
             let see = "`stage = \"sft\"`; see `[sft]`";
             inert(optimizer.learning_rate == of_bare.learning_rate, "optimizer.learning_rate", see)?;
             inert(optimizer.warmup_updates == of_bare.warmup_updates, "optimizer.warmup_updates", see)?;

@@ -26,12 +26,12 @@ pub trait Line: Serialize + DeserializeOwned {
 pub(super) struct Lines {
     path: PathBuf,
     file: File,
-    last: u64,
+    last: Option<u64>,
 }
 
 impl Lines {
-    /// Opens the file, whose last line is of step `last`.
-    pub(super) fn open(path: PathBuf, last: u64) -> Result<Self> {
+    /// Opens the file, whose last line is of step `last` or one before it.
+    pub(super) fn open(path: PathBuf, last: Option<u64>) -> Result<Self> {
         let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
         Ok(Self { path, file, last })
     }
@@ -43,8 +43,8 @@ impl Lines {
 
     /// Writes all lines of a step that is later than all before; they are on disk when this returns.
     pub(super) fn append_all<L: Line>(&mut self, step: u64, lines: &[L]) -> Result<()> {
-        if step <= self.last {
-            let (path, last) = (self.path.display(), self.last);
+        if let Some(last) = self.last.filter(|&last| step <= last) {
+            let path = self.path.display();
             return Err(Error::config(format!("`{path}`: step {step} cannot follow step {last}")));
         }
         let refuse = |error: serde_json::Error| Error::format(&self.path, error.to_string());
@@ -64,7 +64,7 @@ impl Lines {
             self.file.sync_data()
         };
         write().map_err(Error::io("write", &self.path))?;
-        self.last = step;
+        self.last = Some(step);
         Ok(())
     }
 }

@@ -174,8 +174,8 @@ impl<M: Line> MetricsLog<M> {
             })
             .collect();
         Ok(Self {
-            metrics: Lines::open(run.file(METRICS), last_step)?,
-            timings: Lines::open(run.file(TIMINGS), last_step)?,
+            metrics: Lines::open(run.file(METRICS), Some(last_step))?,
+            timings: Lines::open(run.file(TIMINGS), Some(last_step))?,
             history,
         })
     }
@@ -208,6 +208,7 @@ mod tests {
         let mut metrics = StepMetrics {
             step,
             reward: 0.1 + step as f64 / 3.0,
+            kl: Some(0.25),
             mean_terminated_length: (step > 1).then_some(7.5),
             num_tokens: u64::MAX,
             ..Default::default()

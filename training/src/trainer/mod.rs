@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod hash;
+mod held_out;
 mod lines;
 mod metrics;
 mod plan;
@@ -16,6 +17,8 @@ mod tensorboard;
 
 pub use checkpoint::{Checkpoint, Latest, latest, save};
 pub use hash::hash_file;
+pub(crate) use held_out::HeldOutLog;
+pub use held_out::HeldOutMetrics;
 pub use lines::Line;
 pub(crate) use metrics::resident_memory;
 pub use metrics::{LevelMetrics, MetricsLog, StepMetrics, StepTimings};
@@ -57,6 +60,9 @@ pub trait Observer {
 
     /// A phase has begun or moved on. Called often, so it must be quick.
     fn on_phase(&mut self, phase: Phase);
+
+    /// The problems that are held out were asked; what came of them is on disk.
+    fn on_held_out(&mut self, _metrics: &HeldOutMetrics) {}
 
     /// Something was passed over that the user should know of: a damaged checkpoint, for one. The run goes on.
     fn on_warning(&mut self, message: &str);

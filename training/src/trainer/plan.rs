@@ -173,17 +173,13 @@ impl Plan {
         let is_copied = recipe.tuning.mode == TuningMode::Full && shape.dtype_bytes < F32;
         let checkpoint = trained * (F32 * 3 + if is_copied { shape.dtype_bytes } else { 0 });
         let tiers = recipe.run.tier_every.filter(|_| is_rl).map_or(0, |every| recipe.run.steps / every) as u64;
-        let mut files = vec![
-            ("run.json", 0),
-            ("recipe.toml", 0),
-            ("metrics.jsonl", 0),
-            ("timings.jsonl", 0),
-            ("events.out.tfevents.0.brevity", 0),
-            ("checkpoint-* (the newest two)", 2 * checkpoint),
-        ];
         let logged = if is_rl { steps * recipe.run.log_rollouts.min(in_a_step as usize) as u64 } else { 0 };
         let logged = logged * rollout.max_new_tokens as u64 * BYTES_OF_A_TOKEN;
+        let mut files = vec![("run.json", 0), ("recipe.toml", 0), ("metrics.jsonl", 0), ("timings.jsonl", 0)];
         files.extend((logged > 0).then_some(("rollouts.jsonl, at most", logged)));
+        files.extend(recipe.run.eval_every.map(|_| ("held_out.jsonl", 0)));
+        files.push(("events.out.tfevents.0.brevity", 0));
+        files.push(("checkpoint-* (the newest two)", 2 * checkpoint));
         files.extend((tiers > 0).then_some(("tier-*", tiers * trained * F32)));
         Self {
             name: recipe.name.clone(),
@@ -399,6 +395,7 @@ tiny: reinforcement learning
     recipe.toml                                    small
     metrics.jsonl                                  small
     timings.jsonl                                  small
+    rollouts.jsonl, at most                      3.1 KiB
     events.out.tfevents.0.brevity                  small
     checkpoint-* (the newest two)               18.0 KiB
 "

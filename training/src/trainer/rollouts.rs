@@ -96,7 +96,7 @@ impl RolloutLog {
     /// As [`super::MetricsLog::resume`].
     pub(crate) fn resume(run: &RunFolder, last_step: u64) -> Result<Self> {
         cut::<Written>(&run.file(FILE), last_step)?;
-        Ok(Self(Lines::open(run.file(FILE), last_step)?))
+        Ok(Self(Lines::open(run.file(FILE), Some(last_step))?))
     }
 
     /// Writes the responses of a step.

@@ -100,7 +100,7 @@ async fn values_that_cannot_be_used() {
         (json!({"chat_template_kwargs": {"thinking": "no"}}), 400, "chat_template_kwargs.thinking"),
         (json!({"chat_template_kwargs": "no"}), 400, "chat_template_kwargs"),
         (json!({"messages": []}), 400, "messages"),
-        (json!({"messages": [{"content": "x"}]}), 400, "messages[0]"),
+        (json!({"messages": [{"content": "x"}]}), 400, "messages[0].role"),
         (json!({"messages": user(json!(null))}), 400, "messages[0].content"),
         (json!({"messages": user(json!(7))}), 400, "messages[0].content"),
         (

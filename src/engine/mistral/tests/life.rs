@@ -87,7 +87,9 @@ async fn a_request_whose_sampler_fails_fails_alone() {
         .collect();
     let poisoned = Ask { prompt, max_tokens, ignore_eos: false, processor, adapter: None };
     let admitted = host(&engine, "base").send(&poisoned).await.unwrap();
-    let poisoned = collect(stream::events(host(&engine, "base"), admitted, chosen, assembler)).await;
+    let poisoned =
+        collect(stream::events(host(&engine, "base"), admitted, chosen, assembler, Room::default().until_dropped()))
+            .await;
     assert!(matches!(&poisoned, Err(EngineError::Failed { upstream: false, .. })), "{poisoned:?}");
     for other in others {
         assert_eq!(other.await.unwrap().unwrap(), alone);

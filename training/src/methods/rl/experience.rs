@@ -13,7 +13,7 @@ use crate::compute::shrinking;
 use crate::model::Policy;
 use crate::objective::{Objective, Outcome};
 use crate::recipe::{LengthOf, Recipe, RolloutSection, Truncated};
-use crate::rollout::{FinishReason, RolloutRequest, SamplingParams};
+use crate::rollout::{FinishReason, Rollout, RolloutRequest, SamplingParams};
 use crate::tasks::Grader;
 use crate::text::Codec;
 use crate::thoughts::Thoughts;
@@ -214,22 +214,7 @@ impl<'a> Collector<'a> {
             .collect();
         let whole = SamplingParams::whole(self.rollout.temperature, self.rollout.max_new_tokens);
         let params = SamplingParams { top_p: self.rollout.top_p, ..whole };
-        let total = requests.len();
-        let mut warnings = Vec::new();
-        let rollouts = shrinking(
-            "`rollout.cache_tokens`",
-            &mut self.cache_tokens,
-            self.rollout.longest(),
-            |tokens| {
-                self.sampler.generate(&requests, &params, tokens, &mut |progress| {
-                    observer.on_phase(Phase::Rollout { finished: progress.finished, total, tokens: progress.tokens });
-                    !observer.should_stop()
-                })
-            },
-            |warning| warnings.push(warning.to_owned()),
-        );
-        warnings.iter().for_each(|warning| observer.on_warning(warning));
-        let rollouts = rollouts?;
+        let rollouts = self.generate(&requests, &params, observer)?;
         let responses = rollouts.into_iter().enumerate().map(|(index, rollout)| {
             let prompt = &prompts[index / group];
             Response {
@@ -247,6 +232,57 @@ impl<'a> Collector<'a> {
             }
         });
         Ok(responses.collect())
+    }
+
+    /// Continues every request, with less memory for keys and values where there is not enough.
+    fn generate(
+        &mut self,
+        requests: &[RolloutRequest],
+        params: &SamplingParams,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Rollout>> {
+        let total = requests.len();
+        let mut warnings = Vec::new();
+        let rollouts = shrinking(
+            "`rollout.cache_tokens`",
+            &mut self.cache_tokens,
+            self.rollout.longest(),
+            |tokens| {
+                self.sampler.generate(requests, params, tokens, &mut |progress| {
+                    observer.on_phase(Phase::Rollout { finished: progress.finished, total, tokens: progress.tokens });
+                    !observer.should_stop()
+                })
+            },
+            |warning| warnings.push(warning.to_owned()),
+        );
+        warnings.iter().for_each(|warning| observer.on_warning(warning));
+        rollouts
+    }
+
+    /// Responses to `prompts`, as many to each as there are seeds for, that nothing is learned from: whether each is correct,
+    /// whether it was cut off, and its tokens.
+    pub(super) fn ask(
+        &mut self,
+        policy: &Policy,
+        passes: &Passes,
+        prompts: &[Prompt],
+        seeds: &[u64],
+        params: &SamplingParams,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<(bool, bool, usize)>> {
+        self.sampler.follow(&passes.policy(policy)?)?;
+        let samples = seeds.len() / prompts.len().max(1);
+        let prompt = |index: usize| &prompts[index / samples.max(1)];
+        let request = |(index, &seed): (usize, &u64)| RolloutRequest { prompt: prompt(index).ids.clone(), seed };
+        let requests: Vec<RolloutRequest> = seeds.iter().enumerate().map(request).collect();
+        let rollouts = self.generate(&requests, params, observer)?;
+        let judge = |(index, rollout): (usize, Rollout)| {
+            let Prompt { problem, ids } = prompt(index);
+            let truncated = rollout.finish == FinishReason::Length;
+            let correct = self.grader.grade_safely(&self.graded(ids, &rollout.ids)?, &problem.answer).correct;
+            Ok((correct && !truncated, truncated, rollout.ids.len()))
+        };
+        rollouts.into_iter().enumerate().map(judge).collect()
     }
 
     /// Grades every response and rewards each group; the rewards by group are returned and noted.

@@ -6,6 +6,7 @@
 
 mod advice;
 mod experience;
+mod held_out;
 mod prompts;
 mod summary;
 mod update;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::advice::Advice;
 use self::experience::Collector;
+use self::held_out::HeldOut;
 use self::prompts::Prompts;
 use self::update::Updater;
 use super::passes::Passes;
@@ -92,7 +94,20 @@ pub fn train(recipe: &Recipe, alpha: f64, run: &Path, output: &Path, observer: &
 
     let mut advice = Advice::default();
     let mut collector = Collector::new(recipe, &policy, &passes, &codec, objective)?;
-    while step < recipe.run.steps as u64 {
+    let mut held_out = HeldOut::new(recipe, prompts.take_held_out(), &run, step)?;
+    loop {
+        if let Some(held_out) = &mut held_out {
+            match held_out.after(step, &mut collector, &policy, &passes, observer) {
+                Err(Error::Interrupted) => {
+                    state::save(&run, step, &policy, &updater.optimizer, &progress)?;
+                    return Err(Error::Interrupted);
+                }
+                other => other?,
+            }
+        }
+        if step == recipe.run.steps as u64 {
+            break;
+        }
         let started = Instant::now();
         let mut rng = step_rng(recipe.seed, step + 1);
         let batch = prompts.step(step, &mut rng)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::distr::Distribution;
 use rand::distr::weighted::WeightedIndex;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::order::ShuffledPasses;
@@ -15,6 +16,10 @@ use crate::tasks::mini::{Level, MiniProblem, Split};
 use crate::tasks::readers::{Columns, read_problems};
 use crate::text::Codec;
 use crate::{Error, Result};
+
+/// The stream of random numbers that chooses what is held out; steps count up from 1, passes over the data down from the
+/// greatest.
+const HELD_OUT_STREAM: u64 = u64::MAX / 2 + 1;
 
 /// A problem and its prompt's token ids.
 #[derive(Debug, Clone)]
@@ -34,6 +39,8 @@ pub(super) struct Prompts<'a> {
     not_read: usize,
     /// Problems of the data set that nobody asked for.
     unused: bool,
+    /// Those that are not trained on.
+    held_out: Vec<Prompt>,
 }
 
 enum Source {
@@ -57,10 +64,15 @@ impl<'a> Prompts<'a> {
         let data = recipe.data.clone();
         let format = Format { codec, data, max_prompt_tokens: recipe.rollout.max_prompt_tokens };
         let (mut left_out, mut not_read, mut more) = (0, 0, false);
+        let mut held_out = Vec::new();
+        let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+        rng.set_stream(HELD_OUT_STREAM);
         let source = match recipe.data.source {
             DataSource::Mini => {
                 let levels = recipe.data.levels.iter().map(|(name, &weight)| Ok((name.parse()?, weight)));
-                Source::Mini { levels: levels.collect::<Result<_>>()? }
+                let levels = levels.collect::<Result<Vec<_>>>()?;
+                held_out = drawn(&levels, recipe.data.held_out, &format, &mut rng)?;
+                Source::Mini { levels }
             }
             DataSource::File => {
                 let Read { problems, not_read: others, unused } = read(&recipe.data, Grader::new(recipe.grader.mode))?;
@@ -77,10 +89,29 @@ impl<'a> Prompts<'a> {
                         format.max_prompt_tokens
                     )));
                 }
+                let mut prompts = prompts;
+                if recipe.data.held_out >= prompts.len() {
+                    return Err(Error::config(format!(
+                        "`data.held_out` = {} leaves none of {} problems to train on",
+                        recipe.data.held_out,
+                        prompts.len()
+                    )));
+                }
+                for _ in 0..recipe.data.held_out {
+                    held_out.push(prompts.remove(rng.random_range(..prompts.len())));
+                }
                 Source::File { order: ShuffledPasses::new(recipe.seed, prompts.len()), prompts }
             }
         };
-        Ok(Self { format, per_step: recipe.rollout.prompts_per_step, source, left_out, not_read, unused: more })
+        Ok(Self {
+            format,
+            per_step: recipe.rollout.prompts_per_step,
+            source,
+            left_out,
+            not_read,
+            unused: more,
+            held_out,
+        })
     }
 
     /// What was left out, a sentence for each reason.
@@ -102,15 +133,15 @@ impl<'a> Prompts<'a> {
         left_out.map(sentence).chain(unused)
     }
 
+    /// Takes the problems that are not trained on.
+    pub(super) fn take_held_out(&mut self) -> Vec<Prompt> {
+        std::mem::take(&mut self.held_out)
+    }
+
     /// The prompts of the step after `done` steps; `rng` is that step's own.
     pub(super) fn step(&mut self, done: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Prompt>> {
         match &mut self.source {
-            Source::Mini { levels } => {
-                let weights = WeightedIndex::new(levels.iter().map(|(_, weight)| weight))
-                    .map_err(|error| Error::config(format!("`data.levels`: {error}")))?;
-                let draw = |_| MiniProblem::draw(levels[weights.sample(rng)].0, Split::Train, rng).to_problem();
-                (0..self.per_step).map(draw).map(|problem| self.format.short_prompt(problem)).collect()
-            }
+            Source::Mini { levels } => drawn(levels, self.per_step, &self.format, rng),
             Source::File { prompts, order } => {
                 let first = done * self.per_step as u64;
                 let positions = first..first + self.per_step as u64;
@@ -118,6 +149,14 @@ impl<'a> Prompts<'a> {
             }
         }
     }
+}
+
+/// So many problems of the mini suite.
+fn drawn(levels: &[(Level, f64)], count: usize, format: &Format<'_>, rng: &mut ChaCha8Rng) -> Result<Vec<Prompt>> {
+    let weights = WeightedIndex::new(levels.iter().map(|(_, weight)| weight))
+        .map_err(|error| Error::config(format!("`data.levels`: {error}")))?;
+    let draw = |_| MiniProblem::draw(levels[weights.sample(rng)].0, Split::Train, rng).to_problem();
+    (0..count).map(draw).map(|problem| format.short_prompt(problem)).collect()
 }
 
 impl Format<'_> {

@@ -114,7 +114,7 @@ fn a_known_key_in_the_wrong_table_is_found() {
     );
     assert_eq!(
         refusal("[grader]\nqqq = 1\n"),
-        "line 7: unknown key `grader.qqq`; known here are `mode`, `require_box`"
+        "line 7: unknown key `grader.qqq`; known here are `mode`, `require_box`, `after_thoughts`"
     );
 }
 

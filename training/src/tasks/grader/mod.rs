@@ -150,7 +150,7 @@ impl Grader {
         // Whatever is compared with a number is either decided or not read.
         let is_read = |part: &String| {
             let mut comparison = Comparison::new();
-            self.compare("0", part, &mut comparison) || !comparison.undecided
+            !part.is_empty() && (self.compare("0", part, &mut comparison) || !comparison.undecided)
         };
         raw.len() <= MAX_ANSWER_BYTES && readable::expressions(&self.normalize(&raw)).iter().all(is_read)
     }

@@ -17,11 +17,11 @@ const WORDS_OF_A_SENTENCE: usize = 3;
 const SEPARATORS: [&str; 15] =
     [",", ";", r"\cup", r"\cap", r"\in", r"\\", "&", "=", r"\ne", r"\le", r"\ge", r"\pm", r"\mp", "<", ">"];
 
-static COMMAND: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\[A-Za-z]+"));
+static COMMAND: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\(?:text|mbox|textrm|mathrm)\{[^{}]*\}|\\[A-Za-z]+"));
 static WORD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[A-Za-z]{2,}\b"));
 static MATRIX: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\(?:begin|end)\{[bpv]?matrix\}"));
 
-/// Whether a raw text is prose: a solution or a proof that stands where an answer should.
+/// Whether a raw text is prose: a solution or a proof that stands where an answer should. Units and words in `\text{}` are not.
 pub(super) fn is_prose(raw: &str) -> bool {
     WORD.find_iter(&COMMAND.replace_all(raw, " ")).nth(WORDS_OF_A_SENTENCE - 1).is_some()
 }
@@ -85,7 +85,13 @@ mod tests {
         for text in ["The number of ways is 12", "Proof by induction on n", r"So it holds that \(x = 2\)"] {
             assert!(is_prose(text), "{text}");
         }
-        for text in [r"\sin x + \cos y", r"\text{no solution}", "5 cm", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"] {
+        for text in [
+            r"\sin x + \cos y",
+            r"\text{no real solution}",
+            "5 cm",
+            r"12\text{ square feet per hour}",
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        ] {
             assert!(!is_prose(text), "{text}");
         }
     }
