@@ -48,7 +48,20 @@ pub fn ignored_cards(manifest: &Manifest) -> Vec<String> {
 
 /// Whether two cards tell of the same thing.
 fn alike(a: &TierCard, b: &TierCard) -> bool {
-    dataset(a) == dataset(b) && a.temperature == b.temperature && a.top_p == b.top_p && levels(a) == levels(b)
+    dataset(a) == dataset(b) && levels(a) == levels(b) && sampling(a) == sampling(b)
+}
+
+/// A card with nothing but how was sampled: whatever else a card may say some day counts until it is taken out here.
+fn sampling(card: &TierCard) -> TierCard {
+    TierCard {
+        dataset: String::new(),
+        date: String::new(),
+        seed: 0,
+        samples: 1,
+        weights_sha256: String::new(),
+        levels: Vec::new(),
+        ..card.clone()
+    }
 }
 
 /// The suite and what was taken of it, in whatever order that was named.
@@ -79,13 +92,14 @@ mod tests {
     fn the_largest_group_counts_and_the_others_are_told() {
         let all = card("mini:test", &["easy", "hard"], 0.9, 100.0);
         let easy = card("mini:easy", &["easy"], 1.0, 20.0);
+        let again = TierCard { date: "2026-12-24".to_owned(), seed: 7, samples: 4, ..all.clone() };
         let warm = TierCard { temperature: 1.0, ..all.clone() };
         let narrow = TierCard { top_p: 0.9, ..all.clone() };
         let half = card("mini:test", &["easy"], 1.0, 20.0);
         let manifest = family([
-            ("base", Some(all.clone())),
+            ("base", Some(all)),
             ("alpha-0.1", Some(easy)),
-            ("alpha-0.2", Some(all)),
+            ("alpha-0.2", Some(again)),
             ("alpha-0.3", Some(warm)),
             ("alpha-0.4", Some(narrow)),
             ("alpha-0.5", Some(half)),
