@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::ApiError;
 use super::access_log::AccessRecord;
 use super::admission::Permit;
+use super::directory::Measured;
 use super::health::ReadingPrompt;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
@@ -93,6 +94,8 @@ pub struct Choices {
     /// Whether the engine had to wait for the client, so that its times say nothing about the engine.
     held_up: bool,
     counts: Vec<Option<Count>>,
+    /// How long the request waited for its turn.
+    queue_time: Duration,
     state: Arc<AppState>,
     clock: Clock,
     record: AccessRecord,
@@ -152,11 +155,13 @@ impl Choices {
         };
         let started = clock.within(try_join_all(generations.into_iter().map(start))).await??;
         let queue_time = permit.queue_time();
+        state.directory.queued(queue_time, Instant::now());
         let mut choices = Self {
             streams: SelectAll::new(),
             ahead: VecDeque::new(),
             held_up: false,
             counts: Vec::new(),
+            queue_time,
             state: state.clone(),
             clock,
             record,
@@ -263,6 +268,7 @@ impl Choices {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(ApiError::from(error)),
         };
+        let choices = self.counts.len();
         let count = self.counts.get_mut(index)?;
         match &event {
             Ok(Event::Token(piece)) => {
@@ -270,7 +276,12 @@ impl Choices {
                     match count.last.replace(now) {
                         None => {
                             count.first = Some(now);
-                            count.metrics.first_token(now.duration_since(self.clock.arrived));
+                            let to_first = now.duration_since(self.clock.arrived);
+                            count.metrics.first_token(to_first);
+                            if !self.held_up {
+                                let of = Measured { tier: &count.tier, choices };
+                                self.state.directory.first_token(of, to_first.saturating_sub(self.queue_time), now);
+                            }
                         }
                         Some(last) => count.metrics.next_tokens(piece.tokens, now.duration_since(last)),
                     }
@@ -279,9 +290,9 @@ impl Choices {
             Ok(Event::Finished(finish)) => {
                 if let Some(count) = count.take() {
                     if let (Some(first), Some(last), false) = (count.first, count.last, self.held_up) {
-                        let to_first = first.duration_since(self.clock.arrived);
+                        let of = Measured { tier: &count.tier, choices };
                         let tokens = finish.usage.completion_tokens;
-                        self.state.directory.observe(&count.tier, to_first, last.duration_since(first), tokens);
+                        self.state.directory.generated(of, last.duration_since(first), tokens, now);
                     }
                     self.record.add_usage(finish.usage);
                     count.metrics.finished(finish, now.duration_since(self.clock.arrived));

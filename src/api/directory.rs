@@ -7,18 +7,33 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::ApiError;
 use crate::family::{Effort, Manifest, Tier, TierCard};
-use crate::routing::{Catalogue, EffortWish, ModelName, Route, Speeds, Wish, model_ids, resolve_model, route, tier_id};
+use crate::routing::{
+    Catalogue, EffortWish, ModelName, Route, Sample, Speeds, Wish, model_ids, resolve_model, route, tier_id,
+};
 
 /// Who answers what.
 #[derive(Debug)]
 pub struct Directory {
     catalogue: RwLock<Catalogue>,
     speeds: Mutex<Speeds>,
+    /// Where the clock of the speeds begins.
+    started: Instant,
     description: String,
     /// The cards, and whether they are of other weights than those that answer.
     cards: BTreeMap<String, (TierCard, bool)>,
+}
+
+/// Whose speed was measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured<'a> {
+    /// The tier.
+    pub tier: &'a str,
+    /// How many choices its request has; together they count as one measurement.
+    pub choices: usize,
 }
 
 /// The family as clients see it.
@@ -67,6 +82,7 @@ impl Directory {
         Self {
             catalogue: RwLock::new(catalogue),
             speeds: Mutex::default(),
+            started: Instant::now(),
             description: manifest.description.clone(),
             cards,
         }
@@ -74,8 +90,13 @@ impl Directory {
 
     /// A family without cards and description.
     pub fn bare(catalogue: Catalogue) -> Self {
-        let (description, cards) = (String::new(), BTreeMap::new());
-        Self { catalogue: RwLock::new(catalogue), speeds: Mutex::default(), description, cards }
+        Self {
+            catalogue: RwLock::new(catalogue),
+            speeds: Mutex::default(),
+            started: Instant::now(),
+            description: String::new(),
+            cards: BTreeMap::new(),
+        }
     }
 
     /// From now on the family is in this state.
@@ -90,13 +111,31 @@ impl Directory {
     pub fn route(&self, wish: &Wish) -> Result<Route, ApiError> {
         let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
         let speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(route(&catalogue, wish, &speeds)?)
+        Ok(route(&catalogue, wish, speeds.at(self.started.elapsed()))?)
     }
 
-    /// Notes how fast a generation was.
-    pub fn observe(&self, tier: &str, first_token: Duration, generation: Duration, tokens: usize) {
+    /// Notes at `at` that a request had waited for its turn.
+    pub fn queued(&self, waited: Duration, at: Instant) {
         let mut speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
-        speeds.observe(tier, first_token, generation, tokens);
+        speeds.queued(waited, at.duration_since(self.started));
+    }
+
+    /// Notes a first token at `at`, which came `first` after the turn of its request.
+    pub fn first_token(&self, of: Measured<'_>, first: Duration, at: Instant) {
+        self.measure(of, at, |speeds, sample| speeds.first_token(sample, first));
+    }
+
+    /// Notes an answer that was finished at `at` and took `generation` from its first of so many tokens to its last.
+    pub fn generated(&self, of: Measured<'_>, generation: Duration, tokens: usize, at: Instant) {
+        self.measure(of, at, |speeds, sample| speeds.generated(sample, generation, tokens));
+    }
+
+    fn measure(&self, of: Measured<'_>, at: Instant, note: impl FnOnce(&mut Speeds, Sample<'_>)) {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        let place = catalogue.tier(of.tier).map_or("", |tier| tier.place.as_str());
+        let at = at.duration_since(self.started);
+        let mut speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        note(&mut speeds, Sample { tier: of.tier, place, weight: 1.0 / of.choices.max(1) as f64, at });
     }
 
     /// Whether `model` names the family itself, whose tier the effort decides.
@@ -135,10 +174,7 @@ impl Directory {
                     problem: tier.missing.clone(),
                     card: self.cards.get(&tier.name).map(|(card, _)| card.clone()),
                     is_card_stale: self.cards.get(&tier.name).is_some_and(|(_, stale)| *stale),
-                    tokens_per_second: speeds
-                        .is_measured(&tier.name)
-                        .then(|| speeds.of(&tier.name).tokens_per_second())
-                        .filter(|speed| speed.is_finite()),
+                    tokens_per_second: speeds.tokens_per_second(&tier.name),
                 }),
             }
         }
@@ -158,15 +194,39 @@ impl Directory {
 mod tests {
     use super::*;
     use crate::api::test_support::catalogue;
+    use crate::routing::Expectation;
 
     #[test]
     fn speeds_are_shown_once_measured() {
         let directory = Directory::bare(catalogue());
         assert!(directory.family().tiers.iter().all(|tier| tier.tokens_per_second.is_none()));
-        directory.observe("terse", Duration::from_millis(100), Duration::from_secs(1), 101);
+        let of = Measured { tier: "terse", choices: 1 };
+        directory.generated(of, Duration::from_secs(1), 101, Instant::now());
         let family = directory.family();
         let terse = family.tiers.iter().find(|tier| tier.name == "terse").unwrap();
         assert!((terse.tokens_per_second.unwrap() - 100.0).abs() < 1e-6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_makes_a_queue_be_forgotten() {
+        let mut tiers = catalogue().tiers().to_vec();
+        let (accuracy, tokens) = (0.9, 11.0);
+        for tier in &mut tiers {
+            let (accuracy_low, accuracy_high, tokens_p95) = (accuracy, accuracy, tokens);
+            tier.expected = Some(Expectation { accuracy, accuracy_low, accuracy_high, tokens, tokens_p95 });
+        }
+        let directory = Directory::bare(Catalogue::new("mini", tiers, catalogue().efforts().clone()));
+        let budget = Some(Duration::from_secs(2));
+        let wish = Wish { model: "mini".to_owned(), latency_budget: budget, ..Wish::default() };
+        let is_fast =
+            || directory.route(&wish).unwrap().reason.contains("expected to answer within about 2000 ms that");
+        assert!(is_fast());
+        directory.queued(Duration::from_secs(60), Instant::now());
+        let of = Measured { tier: "base", choices: 2 };
+        directory.first_token(of, Duration::from_millis(100), Instant::now());
+        assert!(!is_fast());
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(is_fast(), "{}", directory.route(&wish).unwrap().reason);
     }
 
     #[test]

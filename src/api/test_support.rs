@@ -139,6 +139,7 @@ pub(crate) fn catalogue() -> Catalogue {
         alpha,
         is_base,
         missing: missing.map(str::to_owned),
+        place: String::new(),
         expected: None,
     };
     let tiers = vec![

@@ -2,75 +2,119 @@
 
 use std::time::Duration;
 
-use super::{Catalogue, CatalogueTier, Expectation, Speeds};
+use super::budget::answer_room;
+use super::{Catalogue, CatalogueTier, Expectation, Outlook, Wish};
 
-/// Without a latency budget, accuracy that may be given up for fewer tokens: two percentage points below the best tier.
-const ACCURACY_FLOOR: f64 = 0.02;
+/// Share of the fastest tier's time for its tokens by which another one may be slower and still count as fast: no
+/// expectation is more precise than that. The wait is left out, or everything would be as fast when it is long.
+const SAME_TIME: f64 = 0.1;
 
 /// A tier that has a card.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Candidate<'a> {
     tier: &'a CatalogueTier,
     expected: Expectation,
+    /// Tokens of one answer, as far as the request lets it go on.
+    tokens: f64,
+    /// Until that is complete.
     seconds: f64,
+    /// Of these, from the first token on.
+    generating: f64,
 }
 
 /// The tier that `auto` picks among the loaded ones that have a card, and why; `None` when none has one.
 ///
-/// With a budget: the highest accuracy among the tiers whose expected time (mean tokens of the card at the measured
-/// speed) is within it; when there is none, the fastest. Without: the most accuracy per token among the tiers within
-/// [`ACCURACY_FLOOR`] of the best. Ties go to fewer tokens, then to the terser tier. A larger budget never picks a tier
-/// of lower accuracy.
+/// 1. Where the request limits its tokens, tiers whose answers would be cut off are left out, if others would not.
+/// 2. With a latency budget, so are those whose expected time (mean tokens of the card at the speed of this moment) is
+///    beyond it, except for the fastest and those about as fast ([`SAME_TIME`]).
+/// 3. Of the others, none that is measurably worse than another one ([`Expectation::is_measurably_better_than`]), and of
+///    those the one with the most accuracy per token.
+///
+/// Ties go to fewer tokens, then to the terser tier. A larger budget never picks a tier that is measurably worse.
 pub(super) fn pick<'a>(
     catalogue: &'a Catalogue,
-    speeds: &Speeds,
-    budget: Option<Duration>,
+    outlook: Outlook<'_>,
+    wish: &Wish,
 ) -> Option<(&'a CatalogueTier, String)> {
-    let candidates: Vec<Candidate<'a>> = catalogue
+    let limit = limit(wish);
+    let all: Vec<Candidate<'a>> = catalogue
         .loaded()
         .filter_map(|tier| {
             let expected = tier.expected?;
-            Some(Candidate { tier, expected, seconds: speeds.of(&tier.name).seconds(expected.tokens) })
+            let tokens = limit.map_or(expected.tokens, |limit| expected.tokens.min(limit));
+            let speed = outlook.of(tier);
+            let seconds = speed.seconds(tokens);
+            let generating = seconds - speed.seconds_to_first_token;
+            Some(Candidate { tier, expected, tokens, seconds, generating })
         })
         .collect();
-    let (choice, why) = match budget {
-        Some(budget) => within(&candidates, budget)?,
-        None => efficient(&candidates)?,
+    let candidates = limit.map_or_else(|| all.clone(), |limit| uncut(&all, limit));
+    let (choice, mut why) = match wish.latency_budget {
+        None => efficient(&candidates, "", "the tiers")?,
+        Some(budget) => in_time(&candidates, budget)?,
     };
+    if let (Some(limit), true) = (limit, candidates.len() < all.len()) {
+        why.push_str(&format!(
+            "; {} of {} tiers are left out because longer answers than about {limit:.0} tokens would be cut off",
+            all.len() - candidates.len(),
+            all.len()
+        ));
+    }
     Some((choice.tier, why))
 }
 
-fn within<'a>(candidates: &[Candidate<'a>], budget: Duration) -> Option<(Candidate<'a>, String)> {
-    let milliseconds = budget.as_millis();
-    let fitting = candidates.iter().filter(|candidate| candidate.seconds <= budget.as_secs_f64());
-    if let Some(&best) = first_best(fitting, |candidate| [candidate.expected.accuracy, -candidate.expected.tokens]) {
-        let why = format!(
-            "auto picked tier {}: the highest accuracy on its card ({}) of the tiers expected to answer within {milliseconds} ms",
-            about(&best),
-            percent(best.expected.accuracy),
-        );
-        return Some((best, why));
-    }
-    let rank = |candidate: &Candidate<'_>| [-candidate.seconds, candidate.expected.accuracy];
-    let &fastest = first_best(candidates.iter(), rank)?;
-    let why = format!(
-        "auto picked tier {}: no tier is expected to answer within {milliseconds} ms, and this one is the fastest",
-        about(&fastest)
-    );
-    Some((fastest, why))
+/// Tokens after which the request has answers cut off. Behind closed thoughts there is still an answer, of which only the
+/// room that is kept for it is known.
+fn limit(wish: &Wish) -> Option<f64> {
+    let thought = wish.max_reasoning_tokens.map(|most| most.saturating_add(answer_room(most)));
+    let limit = wish.max_completion_tokens.into_iter().chain(thought).min()?;
+    Some(limit as f64)
 }
 
-fn efficient<'a>(candidates: &[Candidate<'a>]) -> Option<(Candidate<'a>, String)> {
+/// The candidates whose answers end within `limit` tokens: nearly all of them, else the mean one; where no tier is that
+/// terse, the tersest.
+fn uncut<'a>(candidates: &[Candidate<'a>], limit: f64) -> Vec<Candidate<'a>> {
+    let fewest = candidates.iter().map(|candidate| candidate.expected.tokens).fold(f64::INFINITY, f64::min);
+    let within = |tokens: fn(&Expectation) -> f64, limit: f64| {
+        let is_within = |candidate: &&Candidate<'a>| tokens(&candidate.expected) <= limit;
+        Some(candidates.iter().filter(is_within).copied().collect::<Vec<_>>()).filter(|some| !some.is_empty())
+    };
+    within(|expected| expected.tokens_p95, limit)
+        .or_else(|| within(|expected| expected.tokens, limit))
+        .or_else(|| within(|expected| expected.tokens, fewest))
+        .unwrap_or_default()
+}
+
+/// The choice among the candidates that fit the budget. The fastest always do, so that there is a choice.
+fn in_time<'a>(candidates: &[Candidate<'a>], budget: Duration) -> Option<(Candidate<'a>, String)> {
+    let fastest = candidates.iter().min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
+    let (seconds, milliseconds) = (budget.as_secs_f64(), budget.as_millis());
+    let most = seconds.max(fastest.seconds + SAME_TIME * fastest.generating);
+    let is_fitting = |candidate: &&Candidate<'a>| candidate.seconds <= most;
+    let fitting: Vec<Candidate<'a>> = candidates.iter().filter(is_fitting).copied().collect();
+    if fastest.seconds <= seconds {
+        return efficient(&fitting, "", &format!("the tiers expected to answer within about {milliseconds} ms"));
+    }
+    let lead = format!("no tier is expected to answer within {milliseconds} ms; ");
+    efficient(&fitting, &lead, "the fastest tiers")
+}
+
+/// The most accuracy per token of the candidates than which none is measurably better; `which` says in words what these are,
+/// and `lead` what is to be known before.
+fn efficient<'a>(candidates: &[Candidate<'a>], lead: &str, which: &str) -> Option<(Candidate<'a>, String)> {
     let accuracy = |candidate: &Candidate<'_>| candidate.expected.accuracy;
     let best = candidates.iter().map(accuracy).max_by(f64::total_cmp)?;
-    let good = candidates.iter().filter(|candidate| candidate.expected.accuracy >= best - ACCURACY_FLOOR);
-    let per_token = |candidate: &Candidate<'_>| candidate.expected.accuracy / candidate.expected.tokens.max(1.0);
-    let &choice = first_best(good, |candidate| [per_token(candidate), -candidate.expected.tokens])?;
+    let is_good = |candidate: &&Candidate<'a>| {
+        !candidates.iter().any(|other| other.expected.is_measurably_better_than(&candidate.expected))
+    };
+    let per_token = |candidate: &Candidate<'_>| candidate.expected.accuracy / candidate.tokens.max(1.0);
+    let rank = |candidate: &Candidate<'a>| [per_token(candidate), -candidate.expected.tokens];
+    let &choice = first_best(candidates.iter().filter(is_good), rank)?;
     let why = format!(
-        "auto picked tier {}: the most accuracy per token ({}) of the tiers within {} points of the best accuracy ({})",
+        "auto picked tier {}: {lead}the most accuracy per token ({}) of {which} that are not measurably worse than the best \
+         ({})",
         about(&choice),
         percent(choice.expected.accuracy),
-        ACCURACY_FLOOR * 100.0,
         percent(best),
     );
     Some((choice, why))
@@ -86,8 +130,8 @@ fn first_best<'s, 'a: 's>(
 }
 
 fn about(candidate: &Candidate<'_>) -> String {
-    let Candidate { tier, expected, seconds } = candidate;
-    format!("`{}` (alpha {}, about {:.0} tokens in {:.0} ms)", tier.name, tier.alpha, expected.tokens, seconds * 1000.0)
+    let Candidate { tier, tokens, seconds, .. } = candidate;
+    format!("`{}` (alpha {}, about {tokens:.0} tokens in {:.0} ms)", tier.name, tier.alpha, seconds * 1000.0)
 }
 
 fn percent(share: f64) -> String {
@@ -95,100 +139,5 @@ fn percent(share: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::fixtures::{any_catalogue, catalogue, measured};
-    use super::*;
-
-    fn ms(milliseconds: u64) -> Option<Duration> {
-        Some(Duration::from_millis(milliseconds))
-    }
-
-    /// Half a second and 20 ms a token: 2.48 s, 4.48 s and 10.48 s.
-    fn three() -> Catalogue {
-        measured(&[("short", 0.4, 0.80, 100.0), ("middle", 0.2, 0.90, 200.0), ("long", 0.05, 0.91, 500.0)])
-    }
-
-    fn name<'a>(picked: &'a Option<(&CatalogueTier, String)>) -> &'a str {
-        picked.as_ref().map_or("none", |(tier, _)| tier.name.as_str())
-    }
-
-    #[test]
-    fn a_budget_buys_accuracy() {
-        let family = three();
-        let speeds = Speeds::default();
-        for (budget, tier) in [(2000, "short"), (2480, "short"), (4479, "short"), (4480, "middle"), (60_000, "long")] {
-            assert_eq!(name(&pick(&family, &speeds, ms(budget))), tier, "{budget}");
-        }
-        let (_, why) = pick(&family, &speeds, ms(2000)).unwrap();
-        assert_eq!(
-            why,
-            "auto picked tier `short` (alpha 0.4, about 100 tokens in 2480 ms): no tier is expected to answer within 2000 ms, and this one is the fastest"
-        );
-        let (_, why) = pick(&family, &speeds, ms(5000)).unwrap();
-        assert_eq!(
-            why,
-            "auto picked tier `middle` (alpha 0.2, about 200 tokens in 4480 ms): the highest accuracy on its card (90.0 %) of the tiers expected to answer within 5000 ms"
-        );
-    }
-
-    #[test]
-    fn measured_speed_counts() {
-        let family = three();
-        let mut speeds = Speeds::default();
-        speeds.observe("long", Duration::from_millis(100), Duration::from_millis(100), 101);
-        assert_eq!(name(&pick(&family, &speeds, ms(1000))), "long");
-        speeds.observe("middle", Duration::from_secs(30), Duration::from_secs(100), 101);
-        assert_eq!(name(&pick(&family, &speeds, ms(500))), "long", "the fastest, though it has the most tokens");
-    }
-
-    #[test]
-    fn without_a_budget_tokens_count_within_two_points() {
-        let (tier, why) = pick(&three(), &Speeds::default(), None).map(|(tier, why)| (tier.name.clone(), why)).unwrap();
-        assert_eq!(tier, "middle");
-        assert_eq!(
-            why,
-            "auto picked tier `middle` (alpha 0.2, about 200 tokens in 4480 ms): the most accuracy per token (90.0 %) of the tiers within 2 points of the best accuracy (91.0 %)"
-        );
-    }
-
-    #[test]
-    fn equal_tiers_go_to_the_terser_and_cards_are_needed() {
-        let equal = measured(&[("b", 0.2, 0.9, 100.0), ("a", 0.4, 0.9, 100.0), ("c", 0.6, 0.9, 101.0)]);
-        assert_eq!(name(&pick(&equal, &Speeds::default(), None)), "a");
-        assert_eq!(name(&pick(&equal, &Speeds::default(), ms(60_000))), "a");
-        assert!(pick(&catalogue(&[0.4]), &Speeds::default(), None).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn a_larger_budget_never_costs_accuracy(
-            catalogue in any_catalogue(),
-            first in 0..200_000u64,
-            more in 0..200_000u64,
-            seconds in proptest::collection::vec((0..7usize, 0..3000u64, 0..9000u64), 0..5),
-        ) {
-            let mut speeds = Speeds::default();
-            for (tier, first, rest) in seconds {
-                speeds.observe(&format!("t{tier}"), Duration::from_millis(first), Duration::from_millis(rest), 100);
-            }
-            let accuracy = |budget| {
-                let picked = pick(&catalogue, &speeds, ms(budget));
-                assert_eq!(picked, pick(&catalogue.clone(), &speeds.clone(), ms(budget)), "deterministic");
-                picked.and_then(|(tier, _)| tier.expected).map(|expected| expected.accuracy)
-            };
-            let (small, large) = (accuracy(first), accuracy(first + more));
-            prop_assert_eq!(small.is_some(), large.is_some());
-            prop_assert!(small <= large, "{:?} {:?}", small, large);
-        }
-
-        #[test]
-        fn only_loaded_tiers_with_cards_are_picked(catalogue in any_catalogue(), budget in proptest::option::of(0..100_000u64)) {
-            match pick(&catalogue, &Speeds::default(), budget.and_then(ms)) {
-                Some((tier, _)) => prop_assert!(tier.is_loaded() && tier.expected.is_some()),
-                None => prop_assert!(catalogue.loaded().all(|tier| tier.expected.is_none())),
-            }
-        }
-    }
-}
+#[path = "auto_tests.rs"]
+mod tests;

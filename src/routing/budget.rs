@@ -1,12 +1,21 @@
 //! How much may be thought: the cap in tokens, and the room it leaves for the answer.
 
+use std::collections::BTreeMap;
+
 use crate::engine::Thinking;
 use crate::family::Effort;
 
 /// Tokens of `max_completion_tokens` that a thinking budget leaves: an eighth, at least 16, and one for the closing
 /// mark. The sampler does the same with the limit that the context sets.
-fn answer_room(max_completion_tokens: usize) -> usize {
+pub(super) fn answer_room(max_completion_tokens: usize) -> usize {
     (max_completion_tokens / 8).max(16) + 1
+}
+
+/// Tokens that may be thought at `effort` when the request does not say: none at effort `none`, else as `budgets` say; `None`
+/// for any number. Where there is a limit, the card of the tier, which was measured without one, says nothing about the
+/// effort.
+pub fn default_limit(effort: Effort, budgets: &BTreeMap<Effort, usize>) -> Option<usize> {
+    if effort == Effort::None { Some(0) } else { budgets.get(&effort).copied() }
 }
 
 /// How much may be thought, and what to tell people about it.

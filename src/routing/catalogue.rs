@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::EffortWish;
-use crate::family::{Effort, Manifest, TierCard};
+use super::comparable::comparable;
+use crate::family::{Effort, LevelCard, Manifest, Tier, TierCard};
+
+/// Accuracy that may be given up for fewer tokens, however well it was measured: two percentage points.
+const ACCURACY_FLOOR: f64 = 0.02;
 
 /// A family with the load state of its tiers. Make a new one when a tier is loaded, lost or measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,9 +31,13 @@ pub struct CatalogueTier {
     pub alpha: f64,
     /// Whether it is the base itself, which was never penalised and thinks longest.
     pub is_base: bool,
+    /// Where it is computed: another server's URL, a device of this machine, empty for the device of `serve --device`. Tiers
+    /// of one place wait for each other.
+    pub place: String,
     /// Why it cannot answer; `None` when it is loaded.
     pub missing: Option<String>,
-    /// What its card lets expect; `None` without a card, or with one of other weights.
+    /// What its card lets expect; `None` without a card, or with one of other weights or one that cannot be compared
+    /// with those of the other tiers ([`super::ignored_cards`]).
     pub expected: Option<Expectation>,
 }
 
@@ -38,20 +46,45 @@ pub struct CatalogueTier {
 pub struct Expectation {
     /// Share of correct answers, in [0, 1].
     pub accuracy: f64,
+    /// Lower end of its 95 % interval, as far as the levels' own intervals tell.
+    pub accuracy_low: f64,
+    /// Upper end of its 95 % interval.
+    pub accuracy_high: f64,
     /// Mean completion tokens of an answer, thoughts included. The mean and not a high quantile: `auto` minimises
     /// waiting over many requests, it does not promise a bound for one (a deadline and `max_reasoning_tokens` do).
     pub tokens: f64,
+    /// Tokens that 95 % of the answers keep within on every level, for requests that cut longer ones off.
+    pub tokens_p95: f64,
 }
 
 impl Expectation {
     /// The means of `card`; `None` when it has no levels.
     pub fn of(card: &TierCard) -> Option<Self> {
+        if card.levels.is_empty() {
+            return None;
+        }
         let count = card.levels.len() as f64;
-        let mean = |total: f64| total / count;
-        (count > 0.0).then(|| Self {
-            accuracy: mean(card.levels.iter().map(|level| level.accuracy).sum()),
-            tokens: mean(card.levels.iter().map(|level| level.tokens_mean).sum()),
+        let mean = |of: fn(&LevelCard) -> f64| card.levels.iter().map(of).sum::<f64>() / count;
+        // Errors of levels are independent, so their squares add up.
+        let error =
+            |of: fn(&LevelCard) -> f64| card.levels.iter().map(|level| of(level).powi(2)).sum::<f64>().sqrt() / count;
+        let accuracy = mean(|level| level.accuracy);
+        let tokens = mean(|level| level.tokens_mean);
+        Some(Self {
+            accuracy,
+            accuracy_low: accuracy - error(|level| (level.accuracy - level.accuracy_low).max(0.0)),
+            accuracy_high: accuracy + error(|level| (level.accuracy_high - level.accuracy).max(0.0)),
+            tokens,
+            tokens_p95: card.levels.iter().map(|level| level.tokens_p95).fold(tokens, f64::max),
         })
+    }
+
+    /// Whether the accuracy is higher than that of `other` by more than two points and by more than the intervals of both
+    /// explain (Newcombe's interval of the difference is above 0).
+    pub fn is_measurably_better_than(&self, other: &Self) -> bool {
+        let noise = (self.accuracy - self.accuracy_low).hypot(other.accuracy_high - other.accuracy);
+        // A difference of exactly two points is none, however the numbers were rounded.
+        self.accuracy - other.accuracy > noise.max(ACCURACY_FLOOR) + 1e-9
     }
 }
 
@@ -78,12 +111,18 @@ impl Catalogue {
 
     /// The family of `manifest`; `missing` says of a tier's name why it is not loaded, or nothing when it is.
     pub fn from_manifest(manifest: &Manifest, missing: impl Fn(&str) -> Option<String>) -> Self {
-        let tier = |tier: &crate::family::Tier| CatalogueTier {
+        let compared = comparable(manifest);
+        let tier = |tier: &Tier| CatalogueTier {
             name: tier.name.clone(),
             alpha: tier.alpha,
             is_base: tier.is_base(),
+            place: place(tier),
             missing: missing(&tier.name),
-            expected: manifest.card(tier).and_then(Expectation::of),
+            expected: compared
+                .iter()
+                .any(|compared| compared.name == tier.name)
+                .then(|| manifest.card(tier).and_then(Expectation::of))
+                .flatten(),
         };
         Self {
             default_effort: EffortWish::Named(manifest.default_effort),
@@ -122,11 +161,20 @@ impl Catalogue {
     }
 }
 
+/// Where `tier` is computed.
+fn place(tier: &Tier) -> String {
+    match (&tier.upstream, &tier.device) {
+        (Some(upstream), _) => upstream.url.clone(),
+        (None, Some(device)) => device.to_string(),
+        (None, None) => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{catalogue, expected};
+    use super::super::fixtures::{CARD_SHA256, card, catalogue, family};
     use super::*;
-    use std::path::Path;
+    use crate::family::Upstream;
 
     #[test]
     fn tiers_stand_from_tersest_to_longest_thinker() {
@@ -149,53 +197,53 @@ mod tests {
 
     #[test]
     fn a_card_is_its_levels_means() {
-        let text = r#"
-            name = "mini"
-            default_effort = "high"
-            [base]
-            path = "base"
-            sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-            [budget]
-            low = 100
-            [effort]
-            none = "base"
-            minimal = "base"
-            low = "base"
-            medium = "base"
-            high = "base"
-            xhigh = "base"
-            max = "base"
-            [[tier]]
-            name = "base"
-            alpha = 0.0
-            [tier.card]
-            dataset = "mini:test"
-            date = "2026-11-23"
-            seed = 0
-            temperature = 0.6
-            top_p = 1.0
-            samples = 1
-            weights_sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-        "#;
-        let level = |name: &str, accuracy: f64, tokens: f64| {
-            format!(
-                "[[tier.card.level]]\nlevel = \"{name}\"\nproblems = 2\nresponses = 2\naccuracy = {accuracy}\n\
-                 accuracy_low = 0.0\naccuracy_high = 1.0\ntokens_mean = {tokens}\ntokens_p50 = 1\ntokens_p95 = 1\n\
-                 truncated = 0\nverification = 0\nbacktracking = 0\nexploration = 0\n"
-            )
+        let mut measured = card("mini:test", &["easy", "hard"], 1.0, 100.0);
+        let hard = &mut measured.levels[1];
+        (hard.accuracy, hard.accuracy_low, hard.accuracy_high) = (0.5, 0.1, 0.8);
+        (hard.tokens_mean, hard.tokens_p95) = (300.0, 700.0);
+        let expected = Expectation::of(&measured).unwrap();
+        assert_eq!((expected.accuracy, expected.tokens, expected.tokens_p95), (0.75, 200.0, 700.0));
+        assert!((expected.accuracy_low - 0.55).abs() < 1e-9 && (expected.accuracy_high - 0.9).abs() < 1e-9);
+        measured.levels.clear();
+        assert_eq!(Expectation::of(&measured), None);
+    }
+
+    #[test]
+    fn a_difference_counts_beyond_two_points_and_beyond_its_noise() {
+        let precise = |accuracy: f64| Expectation {
+            accuracy,
+            accuracy_low: accuracy,
+            accuracy_high: accuracy,
+            tokens: 1.0,
+            tokens_p95: 1.0,
         };
-        let text = format!("{text}\n{}{}", level("easy", 1.0, 100.0), level("hard", 0.5, 300.0));
-        let manifest = Manifest::parse(&text, Path::new("family.toml")).unwrap();
+        assert!(!precise(0.90).is_measurably_better_than(&precise(0.88)));
+        assert!(precise(0.90).is_measurably_better_than(&precise(0.879)));
+        let six_of_six = Expectation { accuracy_low: 0.61, ..precise(1.0) };
+        assert!(!six_of_six.is_measurably_better_than(&precise(0.7)));
+        assert!(six_of_six.is_measurably_better_than(&precise(0.6)));
+    }
+
+    #[test]
+    fn a_family_is_read_as_its_manifest_says() {
+        let alike = || Some(card("mini:test", &["easy", "hard"], 0.9, 100.0));
+        let mut manifest = family([("base", alike()), ("alpha-0.2", alike()), ("alpha-0.4", alike())]);
+        manifest.default_effort = Effort::High;
+        manifest.budget = [(Effort::Low, 100)].into();
+        manifest.tiers[2].upstream = Some(Upstream { url: "http://gpu/v1".to_owned(), ..Upstream::default() });
         let catalogue = Catalogue::from_manifest(&manifest, |name| Some(format!("{name} is gone")));
-        assert_eq!(catalogue.tiers()[0].expected, expected(0.75, 200.0));
-        assert_eq!(catalogue.tiers()[0].missing.as_deref(), Some("base is gone"));
         assert_eq!(catalogue.default_effort, EffortWish::Named(Effort::High));
-        assert_eq!(catalogue.budgets, BTreeMap::from([(Effort::Low, 100)]));
-        let mut card = manifest.tiers[0].card.clone().unwrap();
-        let mut stale = manifest.clone();
-        stale.base.sha256 = Some("b".repeat(64));
-        assert_eq!(Catalogue::from_manifest(&stale, |_| None).tiers()[0].expected, None, "a card of other weights");
-        card.levels.clear();
-        assert_eq!(Expectation::of(&card), None);
+        assert_eq!(catalogue.budgets, manifest.budget);
+        let base = catalogue.tier("base").unwrap();
+        assert_eq!((base.missing.as_deref(), base.place.as_str()), (Some("base is gone"), ""));
+        assert_eq!(catalogue.tier("alpha-0.4").unwrap().place, "http://gpu/v1");
+        assert!(catalogue.tiers().iter().all(|tier| tier.expected == alike().as_ref().and_then(Expectation::of)));
+        manifest.base.sha256 = Some("b".repeat(64));
+        manifest.tiers[1].card = Some(card("mini:easy", &["easy"], 0.9, 100.0));
+        manifest.tiers.push(Tier { card: alike(), ..Tier::new("alpha-0.5", 0.5).with_adapter("a", CARD_SHA256) });
+        let catalogue = Catalogue::from_manifest(&manifest, |_| None);
+        assert_eq!(catalogue.tier("base").unwrap().expected, None, "a card of other weights");
+        assert_eq!(catalogue.tier("alpha-0.2").unwrap().expected, None, "a card of easier problems");
+        assert!(catalogue.tier("alpha-0.4").unwrap().expected.is_some());
     }
 }

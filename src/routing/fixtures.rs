@@ -3,11 +3,55 @@
 use proptest::prelude::*;
 
 use super::{Catalogue, CatalogueTier, Expectation};
-use crate::family::{Tier, default_effort_map};
+use crate::family::{Base, LevelCard, Manifest, Tier, TierCard, default_effort_map};
 
-/// What a card says.
+/// The weights of every [`card`] and of the tiers of every [`family`].
+pub const CARD_SHA256: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// What a card says that knows the accuracy exactly.
 pub fn expected(accuracy: f64, tokens: f64) -> Option<Expectation> {
-    Some(Expectation { accuracy, tokens })
+    Some(Expectation { accuracy, accuracy_low: accuracy, accuracy_high: accuracy, tokens, tokens_p95: tokens })
+}
+
+/// A card whose levels are all alike.
+pub fn card(dataset: &str, levels: &[&str], accuracy: f64, tokens: f64) -> TierCard {
+    let text = format!(
+        "dataset = \"{dataset}\"\ndate = \"2026-11-23\"\nseed = 0\ntemperature = 0.6\ntop_p = 1.0\nsamples = 1\n\
+         weights_sha256 = \"{CARD_SHA256}\"\n"
+    );
+    let level = |name: &&str| LevelCard {
+        level: (*name).to_owned(),
+        problems: 500,
+        responses: 500,
+        accuracy,
+        accuracy_low: accuracy,
+        accuracy_high: accuracy,
+        tokens_mean: tokens,
+        tokens_p50: tokens,
+        tokens_p95: tokens,
+        truncated: 0.0,
+        verification: 0.0,
+        backtracking: 0.0,
+        exploration: 0.0,
+    };
+    // From text, so that fields that cards may leave out need not be named here.
+    let card: TierCard = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}"));
+    TierCard { levels: levels.iter().map(level).collect(), ..card }
+}
+
+/// A manifest of these tiers and cards; the one called `base` is the base, the others are adapters.
+pub fn family<const N: usize>(tiers: [(&str, Option<TierCard>); N]) -> Manifest {
+    let sha256 = Some(CARD_SHA256.to_owned());
+    let base = Base { path: Some("base".into()), sha256, ..Base::default() };
+    let mut manifest = Manifest::new("family.toml", "mini", base);
+    for (place, (name, card)) in tiers.into_iter().enumerate() {
+        let tier = match name {
+            "base" => Tier::new(name, 0.0),
+            _ => Tier::new(name, (place + 1) as f64 / 10.0).with_adapter(name, CARD_SHA256),
+        };
+        manifest.tiers.push(Tier { card, ..tier });
+    }
+    manifest
 }
 
 /// The family `mini` with a base and tiers of these alphas, all loaded, no cards, efforts spread by default.
@@ -33,9 +77,23 @@ fn build(parts: Vec<Parts>) -> Catalogue {
     let efforts = default_effort_map(&tiers);
     let mut entries: Vec<CatalogueTier> = parts
         .into_iter()
-        .map(|(name, alpha, missing, expected)| CatalogueTier { name, alpha, is_base: false, missing, expected })
+        .map(|(name, alpha, missing, expected)| CatalogueTier {
+            name,
+            alpha,
+            is_base: false,
+            place: String::new(),
+            missing,
+            expected,
+        })
         .collect();
-    entries.push(CatalogueTier { name: "base".to_owned(), alpha: 0.0, is_base: true, missing: None, expected: None });
+    entries.push(CatalogueTier {
+        name: "base".to_owned(),
+        alpha: 0.0,
+        is_base: true,
+        place: String::new(),
+        missing: None,
+        expected: None,
+    });
     Catalogue::new("mini", entries, efforts)
 }
 

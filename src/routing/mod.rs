@@ -1,13 +1,15 @@
 //! From what a request wishes to the tier that answers: effort, model name, thinking budget, latency.
 //!
-//! Pure functions on plain values. No I/O, no clock, no engine: what is measured (speed) comes in as an argument, and
-//! the same wish always gives the same [`Route`], with the reason in words.
+//! Pure functions on plain values. No I/O, no clock, no engine: what is measured (speed) and the time of it come in as
+//! arguments, and the same wish always gives the same [`Route`], with the reason in words.
 
 mod auto;
 mod budget;
 mod catalogue;
+mod comparable;
 mod effort;
 mod error;
+mod fading;
 mod model;
 mod resolve;
 mod speed;
@@ -20,12 +22,14 @@ use std::time::Duration;
 use crate::engine::Thinking;
 use crate::family::Effort;
 
+pub use budget::default_limit;
 pub use catalogue::{Catalogue, CatalogueTier, Expectation};
+pub use comparable::ignored_cards;
 pub use effort::{EffortWish, UnknownEffort};
 pub use error::RouteError;
 pub use model::{ModelName, model_ids, resolve_model, tier_id};
 pub use resolve::route;
-pub use speed::{Speed, Speeds};
+pub use speed::{Outlook, Sample, Speed, Speeds};
 
 /// What a request says about who shall answer and how long may be thought.
 #[derive(Debug, Clone, Default, PartialEq)]

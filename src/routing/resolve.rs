@@ -1,7 +1,7 @@
 //! The whole way from a wish to a route.
 
-use super::budget::thinking;
-use super::{Catalogue, CatalogueTier, EffortWish, ModelName, Route, RouteError, Speeds, Wish, auto, resolve_model};
+use super::budget::{default_limit, thinking};
+use super::{Catalogue, CatalogueTier, EffortWish, ModelName, Outlook, Route, RouteError, Wish, auto, resolve_model};
 use crate::family::Effort;
 
 /// Which tier, and how that came about.
@@ -20,7 +20,7 @@ struct Choice<'a> {
 /// - An effort, from `model`, from `reasoning_effort` or by default, takes its tier of the manifest; when that is not
 ///   loaded, the nearest one that is ([`Catalogue::nearest_loaded`]), and the route says so. Both fields may name an
 ///   effort if it is the same one.
-/// - `auto` lets the cards decide; where no loaded tier has a card, the default effort (or `medium`) does. A latency
+/// - `auto` lets the cards and the speed of this moment (`outlook`) decide; where no loaded tier has a card, the default effort (or `medium`) does. A latency
 ///   budget without any effort means `auto`; with a named effort or tier it is refused.
 /// - A field that asks for thoughts ([`Wish::asks_for_thoughts`]) contradicts a model that names effort `none`, and where
 ///   that is the default, the least effort with thoughts takes its place.
@@ -29,7 +29,7 @@ struct Choice<'a> {
 ///
 /// # Errors
 /// See [`RouteError`]. A route that is returned always leads to a loaded tier.
-pub fn route(catalogue: &Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Route, RouteError> {
+pub fn route(catalogue: &Catalogue, wish: &Wish, outlook: Outlook<'_>) -> Result<Route, RouteError> {
     let model = resolve_model(catalogue, &wish.model)?;
     if catalogue.loaded().next().is_none() {
         return Err(RouteError::Empty { family: catalogue.family.clone() });
@@ -42,11 +42,11 @@ pub fn route(catalogue: &Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Rout
         (ModelName::Effort(model), Some(field)) if model != field => {
             return Err(RouteError::TwoEfforts { model, field });
         }
-        (ModelName::Effort(effort), _) | (ModelName::Family, Some(effort)) => wished(catalogue, effort, wish, speeds)?,
-        (ModelName::Family, None) if wish.latency_budget.is_some() => automatic(catalogue, wish, speeds)?,
-        (ModelName::Family, None) => default(catalogue, wish, speeds)?,
+        (ModelName::Effort(effort), _) | (ModelName::Family, Some(effort)) => wished(catalogue, effort, wish, outlook)?,
+        (ModelName::Family, None) if wish.latency_budget.is_some() => automatic(catalogue, wish, outlook)?,
+        (ModelName::Family, None) => default(catalogue, wish, outlook)?,
     };
-    let default_budget = choice.effort.and_then(|effort| catalogue.budgets.get(&effort).copied());
+    let default_budget = choice.effort.and_then(|effort| default_limit(effort, &catalogue.budgets));
     let (thinking, note) =
         thinking(choice.effort, wish.max_reasoning_tokens, default_budget, wish.max_completion_tokens);
     let reason = match note {
@@ -97,10 +97,10 @@ fn wished<'a>(
     catalogue: &'a Catalogue,
     effort: EffortWish,
     wish: &Wish,
-    speeds: &Speeds,
+    outlook: Outlook<'_>,
 ) -> Result<Choice<'a>, RouteError> {
     match effort {
-        EffortWish::Auto => automatic(catalogue, wish, speeds),
+        EffortWish::Auto => automatic(catalogue, wish, outlook),
         EffortWish::Named(effort) if wish.latency_budget.is_some() => {
             Err(RouteError::NothingToChoose { given: format!("effort `{effort}`") })
         }
@@ -109,9 +109,9 @@ fn wished<'a>(
 }
 
 /// The request names nothing.
-fn default<'a>(catalogue: &'a Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Choice<'a>, RouteError> {
+fn default<'a>(catalogue: &'a Catalogue, wish: &Wish, outlook: Outlook<'_>) -> Result<Choice<'a>, RouteError> {
     match catalogue.default_effort {
-        EffortWish::Auto => automatic(catalogue, wish, speeds),
+        EffortWish::Auto => automatic(catalogue, wish, outlook),
         EffortWish::Named(default) => {
             let effort = thoughtful(default, wish);
             let subject = match wish.asks_for_thoughts {
@@ -131,15 +131,15 @@ fn thoughtful(default: Effort, wish: &Wish) -> Effort {
 }
 
 /// The cards decide, if there are any.
-fn automatic<'a>(catalogue: &'a Catalogue, wish: &Wish, speeds: &Speeds) -> Result<Choice<'a>, RouteError> {
-    if let Some((tier, reason)) = auto::pick(catalogue, speeds, wish.latency_budget) {
+fn automatic<'a>(catalogue: &'a Catalogue, wish: &Wish, outlook: Outlook<'_>) -> Result<Choice<'a>, RouteError> {
+    if let Some((tier, reason)) = auto::pick(catalogue, outlook, wish) {
         return Ok(Choice { tier, effort: None, auto: true, substituted: false, reason });
     }
     let effort = match catalogue.default_effort {
         EffortWish::Named(default) => thoughtful(default, wish),
         EffortWish::Auto => Effort::Medium,
     };
-    let subject = format!("no loaded tier has a card for auto to choose by, and effort `{effort}` instead");
+    let subject = format!("no loaded tier has a card that auto could choose by, and effort `{effort}` instead");
     mapped(catalogue, effort, subject)
 }
 

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::Speeds;
 use super::super::fixtures::{any_catalogue, catalogue, measured};
 use super::*;
 use crate::engine::Thinking;
@@ -15,7 +16,7 @@ fn wish(model: &str, effort: Option<EffortWish>) -> Wish {
 }
 
 fn go(catalogue: &Catalogue, wish: &Wish) -> Result<Route, RouteError> {
-    route(catalogue, wish, &Speeds::default())
+    route(catalogue, wish, Speeds::default().at(Duration::ZERO))
 }
 
 /// The family with `names` not loaded.
@@ -133,7 +134,7 @@ fn auto_without_cards_falls_back_to_the_default_and_says_so() {
     assert_eq!((route.effort, route.auto), (Some(Effort::Low), false));
     assert_eq!(
         route.reason,
-        "no loaded tier has a card for auto to choose by, and effort `low` instead leads to tier `alpha-0.4` (alpha 0.4)"
+        "no loaded tier has a card that auto could choose by, and effort `low` instead leads to tier `alpha-0.4` (alpha 0.4)"
     );
     let mini = Catalogue { default_effort: EffortWish::Auto, ..mini };
     assert_eq!(go(&mini, &wish("mini", None)).unwrap().effort, Some(Effort::Medium));

@@ -24,6 +24,7 @@ pub async fn serve(engine: Scripted, efforts: &[(Effort, &str)], budgets: &[(Eff
         alpha: index as f64,
         is_base: index == 0,
         missing: None,
+        place: String::new(),
         expected: None,
     };
     let tiers = engine.tiers().iter().enumerate().map(tier).collect();

@@ -1,15 +1,22 @@
 //! What the server shows when it starts: the family, and a line to copy.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use brevity::family::{Effort, Manifest};
 use brevity::report::{Align, Table, number};
-use brevity::routing::{EffortWish, Expectation};
+use brevity::routing::{EffortWish, Expectation, default_limit};
 
 /// The family as a table: which effort leads where, how right and how long the tier's answers are, which other server
-/// computes it. Tiers in `broken` are marked.
-pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) -> String {
+/// computes it. Tiers in `broken` are marked, and so are efforts whose thoughts are limited (as `budgets` say, those of `none`
+/// always): the tier was measured without a limit.
+pub fn family(
+    manifest: &Manifest,
+    default_effort: EffortWish,
+    budgets: &BTreeMap<Effort, usize>,
+    broken: &[&str],
+) -> String {
     let mut table = Table::new([
         ("tier", Align::Left),
         ("alpha", Align::Right),
@@ -20,9 +27,14 @@ pub fn family(manifest: &Manifest, default_effort: EffortWish, broken: &[&str]) 
     ]);
     for tier in &manifest.tiers {
         let efforts = manifest.effort.iter().filter(|(_, name)| **name == tier.name);
-        let effort = |effort: Effort| match EffortWish::Named(effort) == default_effort {
-            true => format!("{effort} (default)"),
-            false => effort.to_string(),
+        let effort = |effort: Effort| {
+            let default = (EffortWish::Named(effort) == default_effort).then(|| "default".to_owned());
+            let limit = default_limit(effort, budgets).map(|limit| match limit {
+                0 => "no thoughts: not measured".to_owned(),
+                most => format!("at most {} tokens of thought: not measured", number::grouped(most as f64)),
+            });
+            let marks: Vec<String> = default.into_iter().chain(limit).collect();
+            if marks.is_empty() { effort.to_string() } else { format!("{effort} ({})", marks.join(", ")) }
         };
         let mut efforts: Vec<String> = efforts.map(|(name, _)| effort(*name)).collect();
         if broken.contains(&tier.name.as_str()) {
@@ -74,7 +86,7 @@ mod tests {
         manifest.upsert_tier(Tier::new("base", 0.0));
         manifest.upsert_tier(Tier::new("alpha-0.2", 0.2).with_adapter("a", "0"));
         manifest.effort = [(Effort::Low, "alpha-0.2".to_owned()), (Effort::High, "base".to_owned())].into();
-        let text = family(&manifest, EffortWish::Named(Effort::High), &["alpha-0.2"]);
+        let text = family(&manifest, EffortWish::Named(Effort::High), &BTreeMap::new(), &["alpha-0.2"]);
         assert!(
             text.lines().any(|line| line.split_whitespace().eq(["base", "0", "high", "(default)", "–", "–"])),
             "{text}"
@@ -87,8 +99,21 @@ mod tests {
         let (url, model) = ("http://gpu:8000/v1".to_owned(), "org/short".to_owned());
         let upstream = Upstream { url, model, ..Upstream::default() };
         manifest.upsert_tier(Tier::new("alpha-0.4", 0.4).with_upstream(upstream));
-        let text = family(&manifest, EffortWish::Auto, &[]);
+        let text = family(&manifest, EffortWish::Auto, &BTreeMap::new(), &[]);
         assert!(text.contains("computed by") && text.contains("org/short at http://gpu:8000/v1"), "{text}");
+    }
+
+    #[test]
+    fn efforts_with_limited_thoughts_do_not_pass_for_measured_ones() {
+        let mut manifest = Manifest::new("family.toml", "one", Base::default());
+        manifest.upsert_tier(Tier::new("base", 0.0));
+        let efforts = [Effort::None, Effort::Low, Effort::High];
+        manifest.effort = efforts.map(|effort| (effort, "base".to_owned())).into();
+        let budgets = [(Effort::None, 70), (Effort::Low, 2000)].into();
+        let text = family(&manifest, EffortWish::Named(Effort::Low), &budgets, &[]);
+        let marked =
+            "none (no thoughts: not measured), low (default, at most 2,000 tokens of thought: not measured), high";
+        assert!(text.contains(marked), "{text}");
     }
 
     #[test]

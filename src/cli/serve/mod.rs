@@ -26,7 +26,7 @@ use brevity::api::metrics::Metrics;
 use brevity::api::server::{self, BindError, Server, ServerOptions};
 use brevity::api::state::{AppState, Options, ReasoningNames};
 use brevity::family::{Hub, LoadedFamily, SamplingDefaults};
-use brevity::routing::Catalogue;
+use brevity::routing::{Catalogue, ignored_cards};
 use clap::FromArgMatches;
 use tokio::task::JoinHandle;
 
@@ -96,6 +96,9 @@ fn load(options: &Model) -> Result<LoadedFamily> {
     for warning in &family.warnings {
         tracing::warn!("{warning}");
     }
+    for ignored in ignored_cards(&family.manifest) {
+        tracing::warn!("{ignored}");
+    }
     Ok(family)
 }
 
@@ -125,7 +128,7 @@ async fn serve(options: Arguments, keys: ApiKeys, family: LoadedFamily, starting
     let phases = server::phases()?;
     starting.abort();
     let broken: Vec<&str> = family.broken().map(|tier| tier.name.as_str()).collect();
-    progress::print(&banner::family(&family.manifest, view.default_effort, &broken));
+    progress::print(&banner::family(&family.manifest, view.default_effort, &view.budgets, &broken));
     progress::print(&banner::address(address, &view.id, needs_key));
     let server_options = ServerOptions {
         header_timeout: network.header_timeout,

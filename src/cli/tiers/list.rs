@@ -1,8 +1,8 @@
 //! `serve tiers list`: the family at a glance. Nothing is hashed or fetched but the manifest.
 
-use brevity::family::{Opened, Tier, size_on_disk};
+use brevity::family::{Effort, Manifest, Opened, Tier, size_on_disk};
 use brevity::report::{Align, Table, number};
-use brevity::routing::Expectation;
+use brevity::routing::{Expectation, default_limit, ignored_cards};
 use brevity_training::trainer;
 
 use super::{Family, efforts};
@@ -42,8 +42,26 @@ pub fn run(family: &Family<'_>) -> Result<()> {
         ]);
     }
     let text = format!("{}: {}\n\n{}", manifest.name, manifest.description, table.without_empty("").to_terminal());
-    progress::print(&format!("{text}\n* the default; accuracy and tokens are means over the levels of the card\n"));
+    let ignored: String = ignored_cards(manifest).iter().map(|ignored| format!("{ignored}\n")).collect();
+    progress::print(&format!("{text}\n{}\n{ignored}", footnote(manifest)));
     Ok(())
+}
+
+/// What the table's figures are, and which efforts they are not of.
+fn footnote(manifest: &Manifest) -> String {
+    let limited = |effort: Effort| {
+        let limit = default_limit(effort, &manifest.budget).filter(|_| manifest.effort.contains_key(&effort))?;
+        Some(match limit {
+            0 => format!("{effort} (no thoughts)"),
+            most => format!("{effort} (at most {} tokens of thought)", number::grouped(most as f64)),
+        })
+    };
+    let limited: Vec<String> = Effort::ALL.into_iter().filter_map(limited).collect();
+    let unmeasured = match limited.is_empty() {
+        true => String::new(),
+        false => format!("; not measured: {}", limited.join(", ")),
+    };
+    format!("* the default; accuracy and tokens are means over the levels of the card{unmeasured}")
 }
 
 /// What the manifest says of a tier's weights.
@@ -64,5 +82,25 @@ pub fn size(opened: &Opened, tier: &Tier) -> String {
     match folder.map(|folder| size_on_disk(&manifest.resolve(folder))) {
         None | Some(0) => UNKNOWN.to_owned(),
         Some(bytes) => trainer::bytes(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brevity::family::Base;
+
+    use super::*;
+
+    #[test]
+    fn efforts_with_limited_thoughts_are_said_to_be_unmeasured() {
+        let mut manifest = Manifest::new("family.toml", "one", Base::default());
+        let plain = "* the default; accuracy and tokens are means over the levels of the card";
+        assert_eq!(footnote(&manifest), plain);
+        manifest.effort = Effort::ALL.map(|effort| (effort, "base".to_owned())).into();
+        manifest.budget = [(Effort::Low, 2000)].into();
+        assert_eq!(
+            footnote(&manifest),
+            format!("{plain}; not measured: none (no thoughts), low (at most 2,000 tokens of thought)")
+        );
     }
 }
