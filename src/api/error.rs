@@ -188,7 +188,9 @@ impl From<EngineError> for ApiError {
                 Some(param) => Self::invalid(param, message),
                 None => Self::bad_request(message),
             },
-            EngineError::TooLong { .. } => Self::context_length_exceeded(message),
+            EngineError::TooLong { .. } | EngineError::TooLongElsewhere { .. } => {
+                Self::context_length_exceeded(message)
+            }
             EngineError::UnknownTier(_) => Self::model_not_found(message),
             // Addresses of servers behind this one are for its log.
             EngineError::UnknownModel { tier, .. } => {

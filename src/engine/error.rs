@@ -13,7 +13,8 @@ pub enum EngineError {
     },
     /// Prompt and completion do not fit the model (HTTP 400, `context_length_exceeded`).
     #[error(
-        "the prompt has {prompt} tokens{}, and tier `{tier}` has room for {limit} with its answer; shorten the prompt",
+        "the prompt of {prompt} tokens{} is longer than the model's context length allows: tier `{tier}` has room for {limit} \
+         with its answer; shorten the prompt",
         if *or_more { " or more" } else { "" }
     )]
     TooLong {
@@ -25,6 +26,12 @@ pub enum EngineError {
         or_more: bool,
         /// Tokens that fit.
         limit: usize,
+    },
+    /// The same, as a server behind this one says it, without numbers that could be read.
+    #[error("{message}")]
+    TooLongElsewhere {
+        /// What it says.
+        message: String,
     },
     /// This engine has no such tier (HTTP 404).
     #[error("tier `{0}` is not loaded")]

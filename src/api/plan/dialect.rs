@@ -20,6 +20,8 @@ pub struct Dialect {
     pub schema: &'static str,
     /// The field that says how long answers shall be.
     pub verbosity: &'static str,
+    /// Whether thoughts can come in the place of a summary.
+    pub summaries: bool,
     /// Fields of chat that have another name here.
     pub renamed: &'static [(&'static str, &'static str)],
 }
@@ -32,6 +34,7 @@ pub const CHAT: Dialect = Dialect {
     format: "response_format",
     schema: "response_format.json_schema",
     verbosity: "verbosity",
+    summaries: false,
     renamed: &[],
 };
 
@@ -43,6 +46,7 @@ pub const RESPONSES: Dialect = Dialect {
     format: "text.format",
     schema: "text.format",
     verbosity: "text.verbosity",
+    summaries: true,
     renamed: &[
         ("messages", "input"),
         ("reasoning_effort", "reasoning.effort"),

@@ -53,8 +53,8 @@ impl UnusedFields<'_> {
         let fields = [
             ("store", self.store == Some(true)),
             (dialect.verbosity, self.verbosity.is_some()),
-            ("reasoning.summary", reasoning.summary.is_some()),
-            ("reasoning.generate_summary", reasoning.generate_summary.is_some()),
+            ("reasoning.summary", reasoning.summary.is_some() && !dialect.summaries),
+            ("reasoning.generate_summary", reasoning.generate_summary.is_some() && !dialect.summaries),
             ("reasoning.context", reasoning.context.is_some_and(|context| context != "auto")),
             ("reasoning.mode", reasoning.mode.is_some_and(|mode| mode != "standard")),
             ("moderation", present(self.moderation)),

@@ -39,7 +39,7 @@ use request::ResponsePlan;
 ///
 /// Accepted and ignored: `store`, `truncation` (`auto`), `user`, `safety_identifier`, `service_tier` (`auto`, `default`),
 /// `prompt_cache_key`, `prompt_cache_options`, `prompt_cache_retention`, `moderation`, `text.verbosity`,
-/// `reasoning.summary`, `reasoning.generate_summary`, `reasoning.context`, `reasoning.mode`,
+/// `reasoning.context`, `reasoning.mode`,
 /// `stream_options.include_obfuscation`, `strict` of tools with the `tool_choice` `auto`, and all of `include` but `message.output_text.logprobs`. Those of them that would
 /// change something elsewhere, and unknown fields, are listed in the response header `x-brevity-ignored`.
 #[utoipa::path(

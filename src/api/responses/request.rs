@@ -114,6 +114,8 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
         logit_bias: request.logit_bias.as_ref(),
         ignore_eos: request.ignore_eos,
     };
+    let asked = request.reasoning.as_ref();
+    let summary = asked.and_then(|reasoning| reasoning.summary.clone().or(reasoning.generate_summary.clone()));
     let tools = request.tools.unwrap_or_default();
     let definitions = tools.iter().cloned().map(definition).collect();
     let choice = request.tool_choice.filter(|choice| !choice.is_null());
@@ -140,7 +142,7 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
         temperature: template.sampling.temperature,
         top_p: template.sampling.top_p,
         top_logprobs: template.logprobs.map_or(0, |logprobs| logprobs.top),
-        reasoning: ReasoningInForce::default(),
+        reasoning: ReasoningInForce { summary, ..ReasoningInForce::default() },
         text: TextInForce { format },
         tools,
         tool_choice: choice.unwrap_or_else(|| Value::from("auto")),

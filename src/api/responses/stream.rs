@@ -12,7 +12,7 @@ use crate::api::sse;
 use crate::api::state::Sources;
 use crate::api::types::responses::{
     EventBody, FunctionCallItem, IncompleteDetails, ItemStatus, MessageItem, OutputItem, OutputPart, ReasoningItem,
-    ResponseFailure, ResponseStatus, TextPlace,
+    ResponseFailure, ResponseStatus, SummaryPlace, TextPlace,
 };
 use crate::api::types::{ResponseEvent, ResponseObject, TokenLogprob};
 use crate::engine::{Channel, Event, Finish, FinishReason, Piece, ToolCall};
@@ -24,6 +24,8 @@ pub(super) struct Events {
     open: Option<Text>,
     feed: Feed,
     show_thinking: bool,
+    /// Whether thoughts are told in the place of a summary.
+    summarizes: bool,
     logprobs: bool,
     sources: Sources,
 }
@@ -31,6 +33,8 @@ pub(super) struct Events {
 /// Thoughts or an answer on their way.
 struct Text {
     channel: Channel,
+    /// Thoughts in the place of a summary.
+    is_summary: bool,
     id: String,
     text: String,
     logprobs: Vec<TokenLogprob>,
@@ -57,7 +61,10 @@ impl Text {
     fn item(&self, content: Vec<OutputPart>, status: ItemStatus) -> OutputItem {
         let id = self.id.clone();
         match self.channel {
-            Channel::Thinking => OutputItem::Reasoning(ReasoningItem { id, summary: [], content, status }),
+            Channel::Thinking if self.is_summary => {
+                OutputItem::Reasoning(ReasoningItem { id, summary: content, content: Vec::new(), status })
+            }
+            Channel::Thinking => OutputItem::Reasoning(ReasoningItem { id, summary: Vec::new(), content, status }),
             Channel::Answer => OutputItem::Message(MessageItem { id, role: "assistant", content, status }),
         }
     }
@@ -66,6 +73,7 @@ impl Text {
     fn part(&mut self) -> OutputPart {
         let text = std::mem::take(&mut self.text);
         match self.channel {
+            Channel::Thinking if self.is_summary => OutputPart::SummaryText { text },
             Channel::Thinking => OutputPart::ReasoningText { text },
             Channel::Answer => {
                 OutputPart::OutputText { text, annotations: [], logprobs: std::mem::take(&mut self.logprobs) }
@@ -92,7 +100,9 @@ impl Events {
             brevity: identity.report,
         };
         let feed = Feed { streams: shape.stream, next: 0, frame: Vec::new() };
-        Self { response, open: None, feed, show_thinking: shape.show_thinking, logprobs: shape.logprobs, sources }
+        let Shape { show_thinking, logprobs, .. } = shape;
+        let summarizes = response.settings.reasoning.summary.is_some();
+        Self { response, open: None, feed, show_thinking, summarizes, logprobs, sources }
     }
 
     /// The whole response.
@@ -117,8 +127,12 @@ impl Events {
             return;
         }
         let mut open = self.opened(channel);
-        let place = TextPlace { item_id: &open.id, output_index: self.response.output.len(), content_index: 0 };
+        let output_index = self.response.output.len();
+        let place = TextPlace { item_id: &open.id, output_index, content_index: 0 };
         self.feed.tell(match channel {
+            Channel::Thinking if open.is_summary => {
+                EventBody::SummaryDelta { place: of_summary(&open.id, output_index), delta: &text }
+            }
             Channel::Thinking => EventBody::ReasoningDelta { place, delta: &text },
             Channel::Answer => EventBody::TextDelta { place, delta: &text, logprobs: &logprobs },
         });
@@ -135,24 +149,34 @@ impl Events {
         }
         self.close_text(ItemStatus::Completed);
         let id = self.item_id(if channel == Channel::Thinking { "rs" } else { "msg" });
-        let mut open = Text { channel, id, text: String::new(), logprobs: Vec::new() };
+        let is_summary = channel == Channel::Thinking && self.summarizes;
+        let mut open = Text { channel, is_summary, id, text: String::new(), logprobs: Vec::new() };
         let output_index = self.response.output.len();
         self.feed.tell(EventBody::ItemAdded { output_index, item: &open.item(Vec::new(), ItemStatus::InProgress) });
         let part = open.part();
         let place = TextPlace { item_id: &open.id, output_index, content_index: 0 };
-        self.feed.tell(EventBody::PartAdded { place, part: &part });
+        self.feed.tell(match is_summary {
+            true => EventBody::SummaryPartAdded { place: of_summary(&open.id, output_index), part: &part },
+            false => EventBody::PartAdded { place, part: &part },
+        });
         open
     }
 
     fn close_text(&mut self, status: ItemStatus) {
         let Some(mut open) = self.open.take() else { return };
         let part = open.part();
-        let place = TextPlace { item_id: &open.id, output_index: self.response.output.len(), content_index: 0 };
+        let output_index = self.response.output.len();
+        let place = TextPlace { item_id: &open.id, output_index, content_index: 0 };
+        let summary = of_summary(&open.id, output_index);
         self.feed.tell(match &part {
+            OutputPart::SummaryText { text } => EventBody::SummaryDone { place: summary, text },
             OutputPart::ReasoningText { text } => EventBody::ReasoningDone { place, text },
             OutputPart::OutputText { text, logprobs, .. } => EventBody::TextDone { place, text, logprobs },
         });
-        self.feed.tell(EventBody::PartDone { place, part: &part });
+        self.feed.tell(match open.is_summary {
+            true => EventBody::SummaryPartDone { place: summary, part: &part },
+            false => EventBody::PartDone { place, part: &part },
+        });
         self.add(open.item(vec![part], status));
     }
 
@@ -194,6 +218,11 @@ impl Events {
         response.system_fingerprint = finish.fingerprint;
         response.brevity.forced_close = Some(finish.forced_close);
     }
+}
+
+/// The only part of a summary.
+fn of_summary(item_id: &str, output_index: usize) -> SummaryPlace<'_> {
+    SummaryPlace { item_id, output_index, summary_index: 0 }
 }
 
 fn is_thought(item: &OutputItem) -> bool {

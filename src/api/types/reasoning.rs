@@ -21,10 +21,11 @@ pub struct ReasoningField {
     /// `false` is the effort `none`.
     #[serde(default)]
     pub enabled: Option<bool>,
-    /// *Ignored* after a check (`auto`, `concise`, `detailed`): no summaries are made, thoughts are sent as they are.
+    /// `auto`, `concise` or `detailed`. In the Responses API thoughts then come in the place of the summary, whole; *ignored* in
+    /// chat completions.
     #[serde(default)]
     pub summary: Option<String>,
-    /// *Ignored* after a check: the old name of `summary`.
+    /// The old name of `summary`.
     #[serde(default)]
     #[schema(deprecated)]
     pub generate_summary: Option<String>,

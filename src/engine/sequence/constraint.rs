@@ -239,6 +239,8 @@ fn calls(tools: &Tools, only: Option<&String>) -> Result<String, EngineError> {
             format!("`tool_choice` asks for {wanted}, which `tools` has not"),
         ));
     }
-    let repeat = if tools.parallel { format!("call ({} call)*", text("\n")) } else { "call".to_owned() };
+    // A named function is called once.
+    let repeat =
+        if tools.parallel && only.is_none() { format!("call ({} call)*", text("\n")) } else { "call".to_owned() };
     Ok(format!("calls: {repeat}\ncall: {}\n{rules}", names.join(" | ")))
 }

@@ -207,7 +207,7 @@ impl LocalModel {
             max_tokens,
             stop: &generation.stop,
             ignore_eos: sampling.ignore_eos,
-            calls: tools(generation).map(|tools| tools.parallel),
+            calls: tools(generation).map(|tools| tools.parallel && !matches!(tools.choice, ToolChoice::Function(_))),
             must_call: tools(generation)
                 .is_some_and(|tools| matches!(tools.choice, ToolChoice::Required | ToolChoice::Function(_))),
         });

@@ -65,8 +65,14 @@ pub(super) fn request(settings: &Upstream, generation: &Generation) -> Result<Re
             }
             if let Some(most) = generation.max_tokens {
                 set("max_completion_tokens", most.into());
+                // The older name, which some servers know alone; OpenAI's reasoning models refuse it.
+                if !strict {
+                    set("max_tokens", most.into());
+                }
             }
-            ("chat/completions", if settings.opens_thinking { Start::Thoughts } else { Start::Turn })
+            // A server that does not separate thoughts holds the first token to the format already.
+            let opens = settings.opens_thinking && matches!(generation.constraint, Constraint::Free);
+            ("chat/completions", if opens { Start::Thoughts } else { Start::Turn })
         }
         Prompt::Text(text) => {
             set("prompt", text.clone().into());

@@ -133,7 +133,7 @@ fn everything_that_is_asked_for_is_sent() {
             "tool_choice": {"type": "function", "function": {"name": "add"}}, "parallel_tool_calls": false,
             "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "seed": i64::MAX, "ignore_eos": true,
             "presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.0, "logit_bias": {"7": -100.0},
-            "max_completion_tokens": 256, "logprobs": true, "top_logprobs": 3,
+            "max_completion_tokens": 256, "max_tokens": 256, "logprobs": true, "top_logprobs": 3,
             "response_format": {"type": "json_schema", "json_schema": {
                 "name": "answer", "strict": true, "schema": {"type": "object"}}},
             "chat_template_kwargs": {"enable_thinking": true, "thinking": true, "style": "dry"},

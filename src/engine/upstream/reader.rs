@@ -20,6 +20,8 @@ const SLACK: usize = 64;
 pub(super) struct Reader {
     tier: String,
     limit: Limit,
+    /// Tokens that were asked for at most.
+    most: Option<usize>,
     splitter: Splitter,
     stops: Stops,
     calls: BTreeMap<usize, Call>,
@@ -60,6 +62,7 @@ impl Reader {
         Self {
             tier: generation.tier.clone(),
             limit,
+            most: generation.max_tokens,
             splitter: Splitter::new(start),
             stops: Stops::new(&generation.stop),
             calls: BTreeMap::new(),
@@ -94,10 +97,15 @@ impl Reader {
             self.started = true;
             events.push_back(Event::Started { prompt_tokens: self.told.unwrap_or_default().prompt_tokens });
         }
-        let running = self.told.map(|told| told.completion_tokens.saturating_sub(before.completion_tokens));
+        // A count that came with this chunk is exact, of all tokens so far: what was counted without one is part of it.
+        let counted =
+            chunk.usage.as_ref().and(self.told).map(|told| told.completion_tokens.saturating_sub(self.tokens));
         for choice in chunk.choices.into_iter().take(1) {
-            // A count that came with this chunk is exact; without one the chunk itself is counted.
-            self.choice(choice, chunk.usage.as_ref().and(running), events)?;
+            self.choice(choice, counted, events)?;
+        }
+        // A server that does not know the limit's name goes on.
+        if !self.finished && self.ended.is_none() && self.most.is_some_and(|most| self.tokens > most) {
+            self.finish(FinishReason::Length, None, events);
         }
         Ok(())
     }
@@ -214,7 +222,7 @@ impl Reader {
     fn check(&self, thoughts: &str) -> Result<(), EngineError> {
         match self.limit {
             Limit::Closed if !thoughts.trim().is_empty() => Err(self.failed(
-                "thinks although its thoughts were closed; its chat template ignores `enable_thinking`, so give it a `budget_field` in family.toml",
+                "thinks although its thoughts were closed; say in family.toml how it closes them: by a `budget_field`, or for a tier of its own by `extra_body = { chat_template_kwargs = { enable_thinking = false } }`",
             )),
             Limit::Budget(limit) if self.thought > limit.saturating_add(SLACK) => Err(self.failed(&format!(
                 "went on thinking beyond its budget of {limit} tokens; start it so that it enforces the `budget_field` of family.toml"

@@ -241,3 +241,31 @@ fn error_events_come_in_many_shapes() {
         assert_eq!(error_of(&chunk).as_deref(), message);
     }
 }
+
+#[test]
+fn a_count_that_comes_with_the_end_is_of_all_that_was_said() {
+    let mut end = ending("stop");
+    end["usage"] = usage(7, 3)["usage"].clone();
+    let mut reader = Reader::new(&generation(Thinking::Free, &[]), Start::Turn);
+    let events = read(&mut reader, &[text("a"), text(" b"), text(" c"), end]).unwrap();
+    let pieces: usize = events
+        .iter()
+        .map(|event| match event {
+            Event::Token(piece) => piece.tokens,
+            _ => 0,
+        })
+        .sum();
+    assert_eq!((pieces, finish(&events).usage.completion_tokens, finish(&events).usage.prompt_tokens), (3, 3, 7));
+}
+
+#[test]
+fn a_server_that_overlooks_the_limit_is_held_to_it() {
+    let mut limited = generation(Thinking::Free, &[]);
+    limited.max_tokens = Some(2);
+    let chunks = [text("a"), text("b"), text("c"), text("d"), ending("stop")];
+    let events = read(&mut Reader::new(&limited, Start::Turn), &chunks).unwrap();
+    assert_eq!((finish(&events).reason, said(&events, Channel::Answer).as_str()), (FinishReason::Length, "abc"));
+    let within = [text("a"), text("b"), ending("length"), usage(5, 2)];
+    let events = read(&mut Reader::new(&limited, Start::Turn), &within).unwrap();
+    assert_eq!((finish(&events).reason, finish(&events).usage.prompt_tokens), (FinishReason::Length, 5));
+}

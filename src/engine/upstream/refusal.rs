@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::config::Server;
 use crate::engine::EngineError;
-use crate::family::Upstream;
+use crate::family::{Dialect, Upstream};
 
 /// Fields that a refusal may blame, as clients of this server know them.
 const PARAMS: [&str; 19] = [
@@ -33,6 +33,9 @@ const PARAMS: [&str; 19] = [
     "parallel_tool_calls",
 ];
 
+/// Fields that only the dialect of vLLM sends, as refusals name them.
+const EXTRAS: [&str; 5] = ["top_k", "min_p", "repetition_penalty", "chat_template_kwargs", "continuous_usage_stats"];
+
 /// The error for a response that is no success.
 ///
 /// 400, 413 and 422 are the request's fault and keep their message and field; a prompt that is too long is told by its
@@ -52,21 +55,29 @@ pub(super) fn refusal(server: &Server, status: StatusCode, headers: &HeaderMap, 
         |what: String| EngineError::Failed { message: format!("the server of tier `{name}` {what}"), upstream: true };
     match status.as_u16() {
         400 | 413 | 422 => {
-            let too_long = code.as_deref() == Some("context_length_exceeded") || message.contains("context length");
+            let too_long = code.as_deref() == Some("context_length_exceeded")
+                || ["context length", "context size"].iter().any(|words| message.contains(words));
             if too_long && let Some((prompt, limit)) = lengths(&message) {
-                return EngineError::TooLong { tier: name.clone(), prompt, or_more: false, limit };
+                let or_more = message.contains("at least");
+                return EngineError::TooLong { tier: name.clone(), prompt, or_more, limit };
             }
             let budget = server.tier.settings.budget_field.as_deref();
             let param = match param.as_deref() {
                 Some(param) if Some(param) == budget => Some("max_reasoning_tokens"),
                 Some(param) => PARAMS.into_iter().find(|known| *known == param),
-                None if too_long => Some("messages"),
                 None => None,
             };
+            let hint = match server.tier.settings.dialect {
+                Dialect::Vllm if EXTRAS.iter().any(|field| message.contains(field)) => {
+                    "; `dialect = \"openai\"` in family.toml leaves out what OpenAI has not"
+                }
+                Dialect::Vllm | Dialect::Openai => "",
+            };
             let message = if message.is_empty() { "without saying why".to_owned() } else { message };
-            EngineError::Invalid {
-                message: format!("the server of tier `{name}` refused the request: {message}"),
-                param,
+            let message = format!("the server of tier `{name}` refused the request: {message}{hint}");
+            match too_long {
+                true => EngineError::TooLongElsewhere { message },
+                false => EngineError::Invalid { message, param },
             }
         }
         401 | 403 => failed(match &server.tier.settings.api_key_env {
@@ -181,8 +192,8 @@ fn lengths(message: &str) -> Option<(usize, usize)> {
         "in the prompt",
         "tokens from the input",
     ];
-    let prompt =
-        marks.into_iter().find_map(before).or_else(|| ["The input (", "the prompt has"].into_iter().find_map(after))?;
+    let heads = ["The input (", "the prompt of", "the prompt has", "resulted in"];
+    let prompt = marks.into_iter().find_map(before).or_else(|| heads.into_iter().find_map(after))?;
     Some((prompt, limit))
 }
 

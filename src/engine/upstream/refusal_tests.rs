@@ -54,6 +54,7 @@ fn a_prompt_that_is_too_long_keeps_its_numbers() {
         "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens (5000 in the messages, 100 in the completion).",
         "This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens.",
         "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+        "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 tokens.",
     ] {
         let error = told(400, &json!({"error": {"message": message}}).to_string());
         assert!(matches!(error, EngineError::TooLong { prompt: 5000, limit: 4096, .. }), "{error:?}");
@@ -64,7 +65,17 @@ fn a_prompt_that_is_too_long_keeps_its_numbers() {
         matches!(told(400, &ours), EngineError::TooLong { prompt: 5000, limit: 4096, tier, .. } if tier == "short")
     );
     let vague = json!({"error": {"message": "too long", "code": "context_length_exceeded"}}).to_string();
-    assert!(matches!(told(400, &vague), EngineError::Invalid { param: Some("messages"), .. }));
+    assert!(matches!(told(400, &vague), EngineError::TooLongElsewhere { .. }));
+    let llama =
+        json!({"error": {"message": "the request exceeds the available context size (1024 tokens)"}}).to_string();
+    assert!(matches!(told(400, &llama), EngineError::TooLongElsewhere { .. }));
+}
+
+#[test]
+fn a_server_without_our_extras_is_told_by_its_words() {
+    let refused = json!({"detail": "Unexpected fields in the request: top_k, min_p"}).to_string();
+    let EngineError::Invalid { message, .. } = told(422, &refused) else { panic!() };
+    assert!(message.ends_with("`dialect = \"openai\"` in family.toml leaves out what OpenAI has not"), "{message}");
 }
 
 #[test]

@@ -57,6 +57,28 @@ async fn events_come_in_openais_order() {
     assert_eq!((&events[15]["item"]["arguments"], &events[15]["item"]["status"]), (&json!(""), &json!("in_progress")));
 }
 
+#[tokio::test]
+async fn thoughts_come_as_a_summary_where_one_is_asked_for() {
+    let server = Server::new(vec![started(), thought("so 7"), said("7"), finished(FinishReason::Stop)]);
+    for name in ["summary", "generate_summary"] {
+        let events = stream(&server, json!({"reasoning": {name: "auto"}})).await;
+        let expected = [
+            "output_item.added",
+            "reasoning_summary_part.added",
+            "reasoning_summary_text.delta",
+            "reasoning_summary_text.done",
+            "reasoning_summary_part.done",
+            "output_item.done",
+        ];
+        assert_eq!(types(&events)[2..8], expected);
+        assert!(events[3..7].iter().all(|event| event["summary_index"] == 0 && event["output_index"] == 0));
+        let response = &events.last().unwrap()["response"];
+        let summary = json!([{"type": "summary_text", "text": "so 7"}]);
+        assert_eq!((&response["output"][0]["summary"], &response["output"][0]["content"]), (&summary, &json!([])));
+        assert_eq!(response["reasoning"]["summary"], "auto");
+    }
+}
+
 /// What a client puts together from the deltas is what the response says at its end, and what a body says.
 #[tokio::test]
 async fn a_stream_says_the_same_as_a_body() {

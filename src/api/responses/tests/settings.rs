@@ -86,7 +86,7 @@ async fn what_changes_nothing_is_told() {
         "stream_options": null, "background": false, "previous_response_id": null, "safety_identifier": "s",
     });
     let reply = ask(&server, fields).await;
-    let ignored = "repetition_penalty, store, text.verbosity, reasoning.summary, reasoning.mode, truncation, \
+    let ignored = "repetition_penalty, store, text.verbosity, reasoning.mode, truncation, \
                    include.reasoning.encrypted_content";
     assert_eq!((reply.status.as_u16(), &reply.headers["x-brevity-ignored"]), (200, &ignored.parse().unwrap()));
     assert_eq!((&reply.json()["store"], &reply.json()["truncation"]), (&json!(false), &json!("disabled")));

@@ -27,6 +27,17 @@ pub struct TextPlace<'a> {
     pub content_index: usize,
 }
 
+/// The thoughts that an event is about, in the place of a summary.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct SummaryPlace<'a> {
+    /// Id of their item.
+    pub item_id: &'a str,
+    /// Place of their item in the output.
+    pub output_index: usize,
+    /// Their place in the item's summary.
+    pub summary_index: usize,
+}
+
 /// What happens. The order is: `response.created`, `response.in_progress`, the items one after the other, and one of
 /// `response.completed`, `response.incomplete`, or `error` and `response.failed`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -78,6 +89,42 @@ pub enum EventBody<'a> {
         place: TextPlace<'a>,
         /// The whole text.
         text: &'a str,
+    },
+    /// Thoughts begin, where the request has `reasoning.summary`.
+    #[serde(rename = "response.reasoning_summary_part.added")]
+    SummaryPartAdded {
+        /// Where.
+        #[serde(flatten)]
+        place: SummaryPlace<'a>,
+        /// The part, still empty.
+        part: &'a OutputPart,
+    },
+    /// More is thought.
+    #[serde(rename = "response.reasoning_summary_text.delta")]
+    SummaryDelta {
+        /// Where.
+        #[serde(flatten)]
+        place: SummaryPlace<'a>,
+        /// The new text.
+        delta: &'a str,
+    },
+    /// All is thought.
+    #[serde(rename = "response.reasoning_summary_text.done")]
+    SummaryDone {
+        /// Where.
+        #[serde(flatten)]
+        place: SummaryPlace<'a>,
+        /// The whole text.
+        text: &'a str,
+    },
+    /// Thoughts end.
+    #[serde(rename = "response.reasoning_summary_part.done")]
+    SummaryPartDone {
+        /// Where.
+        #[serde(flatten)]
+        place: SummaryPlace<'a>,
+        /// The whole part.
+        part: &'a OutputPart,
     },
     /// More is said.
     #[serde(rename = "response.output_text.delta")]
@@ -180,6 +227,10 @@ impl EventBody<'_> {
             Self::PartAdded { .. } => "response.content_part.added",
             Self::ReasoningDelta { .. } => "response.reasoning_text.delta",
             Self::ReasoningDone { .. } => "response.reasoning_text.done",
+            Self::SummaryPartAdded { .. } => "response.reasoning_summary_part.added",
+            Self::SummaryDelta { .. } => "response.reasoning_summary_text.delta",
+            Self::SummaryDone { .. } => "response.reasoning_summary_text.done",
+            Self::SummaryPartDone { .. } => "response.reasoning_summary_part.done",
             Self::TextDelta { .. } => "response.output_text.delta",
             Self::TextDone { .. } => "response.output_text.done",
             Self::PartDone { .. } => "response.content_part.done",

@@ -34,10 +34,10 @@ pub enum ItemStatus {
 pub struct ReasoningItem {
     /// Its id.
     pub id: String,
-    /// Always empty: no summaries are made.
-    #[schema(value_type = Vec<Object>)]
-    pub summary: [(); 0],
-    /// The thoughts, in one part of type `reasoning_text`.
+    /// The thoughts, in one part of type `summary_text`, where the request has `reasoning.summary`: many clients read them
+    /// here only. Nothing is left out of them.
+    pub summary: Vec<OutputPart>,
+    /// The thoughts otherwise, in one part of type `reasoning_text`.
     pub content: Vec<OutputPart>,
     /// Whether they are complete.
     pub status: ItemStatus,
@@ -78,6 +78,11 @@ pub struct FunctionCallItem {
 pub enum OutputPart {
     /// Thoughts.
     ReasoningText {
+        /// Their text.
+        text: String,
+    },
+    /// Thoughts, in the place of a summary.
+    SummaryText {
         /// Their text.
         text: String,
     },

@@ -6,7 +6,7 @@ pub mod item;
 pub mod object;
 pub mod request;
 
-pub use event::{EventBody, ResponseEvent, TextPlace};
+pub use event::{EventBody, ResponseEvent, SummaryPlace, TextPlace};
 pub use input::{InputItem, InputPart};
 pub use item::{FunctionCallItem, ItemStatus, MessageItem, OutputItem, OutputPart, ReasoningItem};
 pub use object::{

@@ -125,7 +125,7 @@ pub struct ReasoningInForce {
     /// The effort asked for, or the default one; null where `auto` or the model's name chose the tier.
     #[schema(value_type = Option<String>)]
     pub effort: Option<&'static str>,
-    /// Always null: no summaries are made.
+    /// `reasoning.summary` of the request: thoughts come in the place of a summary.
     pub summary: Option<String>,
 }
 
