@@ -275,20 +275,60 @@ fn comparisons_decide_the_exit_status() {
         let options = ["--efforts", "default", "--out", folder, "--extra-body", body];
         space.succeed(&arguments(&fake, &options));
     }
-    let compare = ["load-test", "--compare", "short/summary.json", "long/summary.json"];
+    let compare = ["load-test", "--compare", "short/summary.json", "long"];
     let finished = space.succeed(&compare);
-    assert!(finished.stdout.contains("+180.0 % (+180.0 … +180.0)"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("+180.0 %") && !finished.stdout.contains(" … "), "eight prompts are no spread");
     assert!(finished.stdout.contains("(all efforts)") && !finished.stderr.contains("warning"), "{}", finished.stderr);
     space.succeed(&[&compare[..], &["--fail-if", "tokens.mean:+200%", "--fail-if", "failed:+1%"]].concat());
     space.fail(&[&compare[..], &["--fail-if", "tokens.mean:+10%"]].concat(), 1, &["tokens.mean", "+180.0 %", "+10%"]);
     space.fail(&[&compare[..], &["--fail-if", "cost.mean:+10%"]].concat(), 1, &["has no cost.mean"]);
     space.fail(&[&compare[..], &["--fail-if", "p42:+10%"]].concat(), 2, &["p42"]);
     space.fail(&["load-test", "--compare", "short/summary.json", "none.json"], 1, &["none.json"]);
+    std::fs::create_dir(space.path("empty")).unwrap();
+    space.fail(&["load-test", "--compare", "short", "empty"], 1, &["empty/summary.json"]);
     space.succeed(&arguments(&fake, &["--efforts", "default,low", "--out", "mixed"]));
     let finished = space.succeed(&["load-test", "--compare", "short/summary.json", "mixed/summary.json"]);
     assert!(finished.stderr.contains("different efforts"), "{}", finished.stderr);
     space.write("old.json", &space.read("short/summary.json").replace("load-test/2", "load-test/9"));
     space.fail(&["load-test", "--compare", "old.json", "long/summary.json"], 1, &["old.json", "load-test/9"]);
+}
+
+#[test]
+fn sweeps_are_compared_under_all_of_their_loads() {
+    let (space, fake) = (workspace(), Fake::start());
+    for (folder, effort) in [("good", "low"), ("full", "full")] {
+        let body = format!(r#"{{"reasoning_effort": "{effort}"}}"#);
+        let loads = ["--efforts", "default", "--sweep", "concurrency:1,16", "--requests", "64", "--warmup", "0"];
+        space.succeed(&arguments(&fake, &[&loads[..], &["--out", folder, "--extra-body", &body]].concat()));
+    }
+    let compare = ["load-test", "--compare", "good", "full"];
+    let finished = space.succeed(&compare);
+    assert!(finished.stdout.contains("all loads") && finished.stdout.contains("16 users"), "{}", finished.stdout);
+    let fail_if = [&compare[..], &["--fail-if", "failed:+1%"]].concat();
+    space.fail(&fail_if, 1, &["default, all loads: failed changed by", "default, 16 users: failed changed by"]);
+    space.succeed(&["load-test", "--compare", "full", "full", "--fail-if", "failed:+1%"]);
+    space.succeed(&arguments(&fake, &["--efforts", "default", "--out", "single"]));
+    let finished = space.succeed(&["load-test", "--compare", "good", "single"]);
+    assert!(
+        finished.stderr.contains("the first is a sweep and the second a run under one load"),
+        "{}",
+        finished.stderr
+    );
+    let mixed = ["load-test", "--compare", "single", "good", "--fail-if", "requests_per_second:-5%"];
+    space.fail(&mixed, 1, &["--fail-if cannot be checked between different kinds of run", "compare two sweeps"]);
+}
+
+#[test]
+fn a_prompt_that_the_server_does_not_count_has_no_cost() {
+    let (space, fake) = (workspace(), Fake::start());
+    let prices = ["--price-per-million-output", "2", "--price-per-million-input", "1"];
+    let finished = space.succeed(&arguments(&fake, &[&prices[..], &["--efforts", "unusual", "--out", "out"]].concat()));
+    assert!(finished.stderr.contains("warning: 8 of 8 answers have no cost"), "{}", finished.stderr);
+    assert!(effort(&summary(&space, "out"), "unusual")["metrics"].get("cost").is_none());
+    let finished = space.succeed(&arguments(&fake, &[&prices[..], &["--efforts", "low", "--out", "out"]].concat()));
+    // Nine tokens at 1 and five at 2 a million, a thousand times.
+    assert!(finished.stdout.contains("cost of 1,000") && finished.stdout.contains("0.0190"), "{}", finished.stdout);
+    assert!(!finished.stderr.contains("no cost"), "{}", finished.stderr);
 }
 
 #[test]

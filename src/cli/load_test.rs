@@ -38,7 +38,7 @@ Examples:
   serve load-test --url https://api.example.com/v1 --model m --api-key-env KEY --prompts mine.jsonl \\
       --price-per-million-output 4
       a hosted server, own prompts, and what they cost
-  serve load-test --compare old/summary.json new/summary.json --fail-if p95:+10%
+  serve load-test --compare runs/old runs/new --fail-if p95:+10%
       two runs against each other; exit status 1 when the second is slower than allowed";
 
 /// Measure what each effort costs and saves, on any OpenAI-compatible server
@@ -119,7 +119,7 @@ pub struct Arguments {
     requests: Option<usize>,
 
     /// Requests before the measurement under the same load, in a sweep before every stage, left out of every number
-    /// [default: one of each user or those of a second, one for each effort at least]
+    /// [default: one of each user, or those of a second or of as long as answers took before; one for each effort at least]
     #[arg(long, value_name = "N")]
     warmup: Option<usize>,
 
@@ -183,7 +183,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Compare two runs instead of making one
+    /// Compare two runs, each its folder or its summary.json, instead of making one
     #[arg(long, num_args = 2, value_names = ["FIRST", "SECOND"])]
     compare: Option<Vec<PathBuf>>,
 
@@ -271,6 +271,9 @@ async fn measure(arguments: &Arguments, suite: Suite) -> Result<()> {
     files::write(&out, &summary, &judged.records)?;
     progress::print(&table::terminal(&summary));
     progress::say(&format!("written to {}", out.display()));
+    if let Some(warning) = without_cost(arguments, &judged.records) {
+        progress::say(&warning);
+    }
     failure(&summary, &judged.records)
 }
 
@@ -283,6 +286,20 @@ fn server(arguments: &Arguments) -> Result<Server> {
         None => None,
     };
     Ok(Server::new(arguments.url.as_deref().unwrap_or_default(), key.as_deref())?)
+}
+
+/// That answers have no cost because the server did not count their prompts, though those have a price.
+fn without_cost(arguments: &Arguments, records: &[brevity::load::Record]) -> Option<String> {
+    arguments.price_per_million_input?;
+    let answered = || records.iter().filter(|record| record.succeeded());
+    let uncounted = answered().filter(|record| record.prompt_tokens.is_none()).count();
+    (uncounted > 0).then(|| {
+        format!(
+            "warning: {uncounted} of {} answers have no cost, because the server did not count the tokens of their prompts; \
+             without --price-per-million-input, the cost is that of completions alone",
+            answered().count()
+        )
+    })
 }
 
 /// A run in which nothing was answered is no success, though its report is written.

@@ -45,7 +45,8 @@ pub struct BehaviourCounts {
 impl Behaviours {
     /// Counts the markers in `text`, ignoring case.
     ///
-    /// Occurrences never overlap, over all three lists together: at each place the longest marker that fits is taken and
+    /// A marker is whole words: `wait` is not in `waiter`. Where words are not written apart, as in Chinese, it is found
+    /// anywhere. Occurrences never overlap, over all three lists together: at each place the longest marker that fits is taken and
     /// the search goes on after it, so `alternatively, start over` counts once. Empty markers count nothing; a marker in
     /// several lists belongs to the first of them.
     pub fn count(&self, text: &str) -> BehaviourCounts {
@@ -58,9 +59,12 @@ impl Behaviours {
         markers.sort_by_key(|(marker, kind)| (std::cmp::Reverse(marker.len()), *kind));
         let text = text.to_lowercase();
         let mut counts = [0usize; 3];
-        let mut rest = text.as_str();
+        let (mut rest, mut before) = (text.as_str(), None);
         while let Some(first) = rest.chars().next() {
-            let hit = markers.iter().find(|(marker, _)| rest.starts_with(marker.as_str()));
+            let hit = markers.iter().find(|(marker, _)| {
+                let behind = rest.strip_prefix(marker.as_str());
+                behind.is_some_and(|behind| !is_inside(before, marker) && !is_inside(marker.chars().last(), behind))
+            });
             let step = match hit {
                 Some((marker, kind)) => {
                     counts[*kind] += 1;
@@ -68,11 +72,27 @@ impl Behaviours {
                 }
                 None => first.len_utf8(),
             };
+            before = rest[..step].chars().last();
             rest = &rest[step..];
         }
         let [verification, backtracking, exploration] = counts;
         BehaviourCounts { verification, backtracking, exploration }
     }
+}
+
+/// Whether between the character `before` and the text `behind` there is the inside of a word.
+fn is_inside(before: Option<char>, behind: &str) -> bool {
+    before.zip(behind.chars().next()).is_some_and(|(left, right)| is_of_word(left) && is_of_word(right))
+}
+
+/// Whether a character is part of words that are written apart from each other.
+fn is_of_word(character: char) -> bool {
+    let is_unspaced = matches!(character,
+        // Thai to Burmese, Khmer; Chinese and Japanese, whose signs lie together; Korean, which hangs particles onto words.
+        '\u{e00}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{1100}'..='\u{11ff}' | '\u{2e80}'..='\u{9fff}'
+        | '\u{a960}'..='\u{a97f}' | '\u{ac00}'..='\u{d7ff}' | '\u{f900}'..='\u{faff}' | '\u{ff66}'..='\u{ffdc}'
+        | '\u{20000}'..='\u{3ffff}');
+    character.is_alphanumeric() && !is_unspaced
 }
 
 #[cfg(test)]
@@ -102,7 +122,18 @@ mod tests {
             behaviours.count("Wait. Wait, no! WAIT"),
             BehaviourCounts { verification: 2, backtracking: 1, exploration: 0 }
         );
-        assert_eq!(behaviours.count("aaaaa").exploration, 2);
+        assert_eq!(behaviours.count("aa-aa aa").exploration, 3);
+        assert_eq!(lists(&[], &[], &["一一"]).count("一一一一一").exploration, 2);
+    }
+
+    #[test]
+    fn a_marker_inside_a_word_is_none() {
+        let counts =
+            Behaviours::default().count("The waiter is awaited; waiting, rechecking, make surer. Wait2 übercheckings");
+        assert_eq!(counts, BehaviourCounts::default());
+        let counts = Behaviours::default().count("Wait... (wait) \\textit{wait} wait, Double-checking: let me check.");
+        assert_eq!(counts, BehaviourCounts { verification: 2, backtracking: 4, exploration: 0 });
+        assert_eq!(lists(&["wait"], &[], &[]).count("让我wait一下").verification, 1);
     }
 
     #[test]

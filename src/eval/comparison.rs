@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::statistics::{Interval, Pairing, bootstrap};
+use super::statistics::{Interval, Pairing, Tally, bootstrap, independent_difference, paired_difference};
 use super::{Response, by_problem, level_names};
 
 /// Bootstrap draws of [`compare`]: enough for two stable digits of a percentile.
@@ -17,11 +17,13 @@ pub struct Comparison {
     pub paired: bool,
     /// Mean tokens of the tier over those of the base, minus one: -0.6 is 60 % fewer.
     pub tokens_change: f64,
-    /// Its 95 % interval, by a bootstrap over problems.
-    pub tokens_change_interval: Interval,
+    /// Its 95 % interval, by a bootstrap over problems; `null` with fewer problems than a bootstrap needs
+    /// ([`super::statistics::FEWEST`]).
+    pub tokens_change_interval: Option<Interval>,
     /// Accuracy of the tier minus that of the base, in [-1, 1].
     pub accuracy_difference: f64,
-    /// Its 95 % interval, by a bootstrap over problems.
+    /// Its 95 % interval: Newcombe's, paired where the problems are ([`paired_difference`]). Unlike a bootstrap it keeps a width
+    /// where both sides agree everywhere.
     pub accuracy_difference_interval: Interval,
 }
 
@@ -44,8 +46,7 @@ pub fn compare(base: &[Response], tier: &[Response], seed: u64) -> Vec<Compariso
 /// What one problem adds to the means.
 struct Sum {
     problem: usize,
-    samples: f64,
-    correct: f64,
+    tally: Tally,
     tokens: f64,
 }
 
@@ -54,8 +55,7 @@ fn sums<'a>(responses: impl IntoIterator<Item = &'a Response>) -> Vec<Sum> {
         .into_iter()
         .map(|(problem, group)| Sum {
             problem,
-            samples: group.len() as f64,
-            correct: group.iter().filter(|response| response.correct).count() as f64,
+            tally: Tally { correct: group.iter().filter(|response| response.correct).count(), samples: group.len() },
             tokens: group.iter().map(|response| response.tokens as f64).sum(),
         })
         .collect()
@@ -65,28 +65,32 @@ fn one(level: &str, base: &[Sum], tier: &[Sum], seed: u64) -> Option<Comparison>
     let paired = base.iter().map(|sum| sum.problem).eq(tier.iter().map(|sum| sum.problem));
     let pairing = if paired { Pairing::Paired } else { Pairing::Independent };
     let tokens = |b: &[usize], t: &[usize]| {
-        let before = mean(base, b, |sum| sum.tokens);
-        (before > 0.0).then(|| mean(tier, t, |sum| sum.tokens) / before - 1.0)
+        let before = mean_tokens(base, b);
+        (before > 0.0).then(|| mean_tokens(tier, t) / before - 1.0)
     };
-    let accuracy = |b: &[usize], t: &[usize]| Some(mean(tier, t, |sum| sum.correct) - mean(base, b, |sum| sum.correct));
+    let tallies = |sums: &[Sum]| -> Vec<Tally> { sums.iter().map(|sum| sum.tally).collect() };
+    let (before, after) = (tallies(base), tallies(tier));
+    let (accuracy_difference, accuracy_difference_interval) = match pairing {
+        Pairing::Paired => paired_difference(&after.into_iter().zip(before).collect::<Vec<_>>())?,
+        Pairing::Independent => independent_difference(&after, &before)?,
+    };
     let (all_base, all_tier): (Vec<usize>, Vec<usize>) = ((0..base.len()).collect(), (0..tier.len()).collect());
-    let draws = (RESAMPLES, seed);
     Some(Comparison {
         level: if level.is_empty() { "all".to_owned() } else { level.to_owned() },
         paired,
         tokens_change: tokens(&all_base, &all_tier)?,
-        tokens_change_interval: bootstrap((base.len(), tier.len()), pairing, draws, tokens)?,
-        accuracy_difference: accuracy(&all_base, &all_tier)?,
-        accuracy_difference_interval: bootstrap((base.len(), tier.len()), pairing, draws, accuracy)?,
+        tokens_change_interval: bootstrap((base.len(), tier.len()), pairing, (RESAMPLES, seed), tokens),
+        accuracy_difference,
+        accuracy_difference_interval,
     })
 }
 
-/// The mean per sample of what `value` takes from the drawn problems.
-fn mean(sums: &[Sum], drawn: &[usize], value: impl Fn(&Sum) -> f64) -> f64 {
+/// The mean tokens of a sample of the drawn problems.
+fn mean_tokens(sums: &[Sum], drawn: &[usize]) -> f64 {
     let (mut total, mut samples) = (0.0, 0.0);
     for sum in drawn.iter().filter_map(|&index| sums.get(index)) {
-        total += value(sum);
-        samples += sum.samples;
+        total += sum.tokens;
+        samples += sum.tally.samples as f64;
     }
     total / samples
 }
@@ -97,7 +101,7 @@ mod tests {
     use crate::eval::sample::response;
 
     #[test]
-    fn halving_every_response_is_certain_when_paired() {
+    fn halving_every_response_is_certain_in_tokens_when_paired() {
         let base: Vec<Response> = (0..50).map(|i| response(i, "easy", i % 5 != 0, 100 + 40 * (i % 7))).collect();
         let tier: Vec<Response> = base.iter().map(|r| Response { tokens: r.tokens / 2, ..r.clone() }).collect();
         let results = compare(&base, &tier, 3);
@@ -105,10 +109,24 @@ mod tests {
         let result = &results[0];
         assert!(result.paired);
         assert!((result.tokens_change + 0.5).abs() < 1e-12);
-        assert!((result.tokens_change_interval.low + 0.5).abs() < 1e-12);
-        assert!((result.tokens_change_interval.high + 0.5).abs() < 1e-12);
+        let interval = result.tokens_change_interval.unwrap();
+        assert!((interval.low + 0.5).abs() < 1e-12 && (interval.high + 0.5).abs() < 1e-12);
         assert_eq!(result.accuracy_difference, 0.0);
-        assert_eq!(result.accuracy_difference_interval, Interval { low: 0.0, high: 0.0 });
+        let interval = result.accuracy_difference_interval;
+        assert!(interval.low < -0.01 && interval.high > 0.01, "fifty that agree are not certainty: {interval:?}");
+    }
+
+    #[test]
+    fn few_problems_that_agree_everywhere_are_not_certain() {
+        for count in [1, 2, 10] {
+            let all: Vec<Response> = (0..count).map(|i| response(i, "", true, 100)).collect();
+            let result = &compare(&all, &all, 3)[0];
+            // z^2 / (n + z^2), as of one side alone: nobody knows what the next problem does.
+            let width = 3.841_459 / (count as f64 + 3.841_459);
+            let interval = result.accuracy_difference_interval;
+            assert!((interval.high - width).abs() < 1e-6 && interval.low == -interval.high, "{count}: {interval:?}");
+            assert_eq!(result.tokens_change_interval.is_some(), count == 10, "{count}");
+        }
     }
 
     #[test]

@@ -84,11 +84,21 @@ pub fn accuracy_interval(tallies: &[Tally]) -> Option<(f64, Interval)> {
 /// `None` without samples.
 pub fn paired_difference(tallies: &[(Tally, Tally)]) -> Option<(f64, Interval)> {
     let (left, right): (Vec<Tally>, Vec<Tally>) = tallies.iter().copied().unzip();
-    let ((p, one), (q, two)) = accuracy_interval(&left).zip(accuracy_interval(&right))?;
-    let correlation = correlation(tallies, (p, q));
+    let sides = accuracy_interval(&left).zip(accuracy_interval(&right))?;
+    Some(newcombe(sides, correlation(tallies, (sides.0.0, sides.1.0))))
+}
+
+/// The same for sides that answered different problems: Newcombe's method 10 of independent samples, that is with no
+/// correlation. `None` when a side has no samples.
+pub fn independent_difference(first: &[Tally], second: &[Tally]) -> Option<(f64, Interval)> {
+    Some(newcombe(accuracy_interval(first).zip(accuracy_interval(second))?, 0.0))
+}
+
+/// The difference of two shares with the interval that their own intervals and their correlation give.
+fn newcombe(((p, one), (q, two)): ((f64, Interval), (f64, Interval)), correlation: f64) -> (f64, Interval) {
     let root = |a: f64, b: f64| (a * a - 2.0 * correlation * a * b + b * b).max(0.0).sqrt();
     let (low, high) = (root(p - one.low, two.high - q), root(one.high - p, q - two.low));
-    Some((p - q, Interval { low: (p - q - low).max(-1.0), high: (p - q + high).min(1.0) }))
+    (p - q, Interval { low: (p - q - low).max(-1.0), high: (p - q + high).min(1.0) })
 }
 
 /// The correlation of what the problems are to both sides, in [-1, 1]; 0 where a side has no spread.
@@ -172,6 +182,9 @@ pub fn pass_at_k(tally: Tally, k: usize) -> Option<f64> {
     Some(1.0 - miss)
 }
 
+/// Fewest problems of a side whose [`bootstrap`] is an interval: draws from fewer are so alike that it is much too narrow.
+pub const FEWEST: usize = 10;
+
 /// How [`bootstrap`] draws problems for its two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairing {
@@ -186,14 +199,14 @@ pub enum Pairing {
 ///
 /// `first` and `second` say how many problems each side has; `statistic` gets the drawn problem indices of each side and
 /// returns `None` where it is undefined (a division by zero), and such draws are left out. [`Pairing::Paired`] needs
-/// `first == second`. `None` when a side is empty, the pairing does not fit or no draw was defined.
+/// `first == second`. `None` when a side has fewer than [`FEWEST`] problems, the pairing does not fit or no draw was defined.
 pub fn bootstrap(
     (first, second): (usize, usize),
     pairing: Pairing,
     (resamples, seed): (usize, u64),
     statistic: impl Fn(&[usize], &[usize]) -> Option<f64>,
 ) -> Option<Interval> {
-    if first == 0 || second == 0 || (pairing == Pairing::Paired && first != second) {
+    if first.min(second) < FEWEST || (pairing == Pairing::Paired && first != second) {
         return None;
     }
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
@@ -300,6 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn sides_without_common_problems_have_the_interval_of_independent_samples() {
+        // Newcombe's example of method 10: 56 of 70 against 48 of 80, 0.2 with 0.0524 to 0.3339.
+        let side = |correct: usize, count: usize| -> Vec<Tally> {
+            (0..count).map(|index| Tally { correct: usize::from(index < correct), samples: 1 }).collect()
+        };
+        let (difference, interval) = independent_difference(&side(56, 70), &side(48, 80)).unwrap();
+        close(difference, 0.2);
+        assert!((interval.low - 0.0524).abs() < 1e-4 && (interval.high - 0.3339).abs() < 1e-4, "{interval:?}");
+        assert_eq!(independent_difference(&side(1, 1), &[]), None);
+    }
+
+    #[test]
     fn the_paired_difference_covers_the_truth_in_small_samples() {
         let mut generator = ChaCha8Rng::seed_from_u64(4);
         // Twenty problems; the sides agree on most: 0.85 against 0.80.
@@ -385,7 +410,15 @@ mod tests {
             "same seed, same interval"
         );
         assert_eq!(bootstrap((200, 100), Pairing::Paired, (10, 1), difference), None);
-        assert_eq!(bootstrap((0, 3), Pairing::Independent, (10, 1), difference), None);
+        assert_eq!(bootstrap((0, 30), Pairing::Independent, (10, 1), difference), None);
+    }
+
+    #[test]
+    fn a_handful_of_problems_has_no_bootstrap() {
+        let first = |drawn: &[usize], _: &[usize]| drawn.first().map(|&index| index as f64);
+        for (counts, is_enough) in [((9, 10), false), ((10, 9), false), ((10, 10), true)] {
+            assert_eq!(bootstrap(counts, Pairing::Independent, (50, 1), first).is_some(), is_enough, "{counts:?}");
+        }
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Summary {
 
     /// A row per level, then one over all responses when there are several levels. With `comparisons` (from
     /// [`super::compare`]) two more columns say what the tier saves and costs against the base:
-    /// mean tokens in percent and accuracy in percentage points, each with its 95 % interval.
+    /// mean tokens in percent and accuracy in percentage points, each with its 95 % interval, if there is one.
     pub fn table(&self, comparisons: &[Comparison]) -> Table {
         let mut columns = vec![
             ("level", Align::Left),
@@ -182,17 +182,12 @@ fn cells(level: &LevelSummary) -> Vec<String> {
 }
 
 fn versus(comparison: &Comparison) -> [String; 2] {
-    let tokens = comparison.tokens_change_interval;
-    let points = comparison.accuracy_difference_interval;
     let signed = |value: f64| number::signed(value * 100.0, 1);
+    let ends = |interval: Interval| format!(" ({} to {})", signed(interval.low), signed(interval.high));
+    let tokens = comparison.tokens_change_interval.map_or_else(String::new, ends);
     [
-        format!(
-            "{} ({} to {})",
-            number::signed_percent(comparison.tokens_change, 1),
-            signed(tokens.low),
-            signed(tokens.high)
-        ),
-        format!("{} ({} to {})", signed(comparison.accuracy_difference), signed(points.low), signed(points.high)),
+        format!("{}{tokens}", number::signed_percent(comparison.tokens_change, 1)),
+        format!("{}{}", signed(comparison.accuracy_difference), ends(comparison.accuracy_difference_interval)),
     ]
 }
 
@@ -311,11 +306,11 @@ mod tests {
         let tier: Vec<Response> = base.iter().map(|r| Response { tokens: r.tokens / 2, ..r.clone() }).collect();
         let text = Summary::of(&tier).unwrap().table(&compare(&base, &tier, 1)).to_terminal();
         insta::assert_snapshot!(text, @r"
-        level  problems     accuracy (95 %)  tokens  p50  p95  cut off  checks  backtracks  restarts            tokens vs base       points vs base
-        ─────  ────────  ──────────────────  ──────  ───  ───  ───────  ──────  ──────────  ────────  ────────────────────────  ───────────────────
-        easy          2  75.0 % (30.1–95.4)      12   12   19    0.0 %    2.00        0.75      0.00  −50.0 % (−50.0 to −50.0)  ±0.0 (±0.0 to ±0.0)
-        hard          1    0.0 % (0.0–79.3)      75   75   98   50.0 %    2.00        0.00      0.00  −50.0 % (−50.0 to −50.0)  ±0.0 (±0.0 to ±0.0)
-        all           3  50.0 % (16.1–83.9)      33   18   88   16.7 %    2.00        0.50      0.00  −50.0 % (−50.0 to −50.0)  ±0.0 (±0.0 to ±0.0)
+        level  problems     accuracy (95 %)  tokens  p50  p95  cut off  checks  backtracks  restarts  tokens vs base         points vs base
+        ─────  ────────  ──────────────────  ──────  ───  ───  ───────  ──────  ──────────  ────────  ──────────────  ─────────────────────
+        easy          2  75.0 % (30.1–95.4)      12   12   19    0.0 %    2.00        0.75      0.00         −50.0 %  ±0.0 (−49.4 to +49.4)
+        hard          1    0.0 % (0.0–79.3)      75   75   98   50.0 %    2.00        0.00      0.00         −50.0 %  ±0.0 (−79.3 to +79.3)
+        all           3  50.0 % (16.1–83.9)      33   18   88   16.7 %    2.00        0.50      0.00         −50.0 %  ±0.0 (−48.0 to +48.0)
         ");
     }
 }

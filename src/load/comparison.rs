@@ -17,7 +17,8 @@ use crate::eval::statistics::{Pairing, Tally, bootstrap, paired_difference};
 /// Draws of the bootstrap.
 pub(super) const DRAWS: usize = 2000;
 
-/// A value with its 95 % interval; there is none with fewer than two prompts.
+/// A value with its 95 % interval; a ratio has none with fewer prompts than a bootstrap needs
+/// ([`crate::eval::statistics::FEWEST`]).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The value.
@@ -124,9 +125,7 @@ impl<'a> Pairs<'a> {
         let all: Vec<usize> = (0..groups.len()).collect();
         let value = of(&all)?;
         let count = groups.len();
-        let interval = (count > 1)
-            .then(|| bootstrap((count, count), Pairing::Paired, (DRAWS, seed), |drawn, _| of(drawn)))
-            .flatten();
+        let interval = bootstrap((count, count), Pairing::Paired, (DRAWS, seed), |drawn, _| of(drawn));
         Some(Estimate { value, interval })
     }
 

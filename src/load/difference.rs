@@ -1,144 +1,27 @@
 //! Two runs against each other: two builds, two engines, two machines; and whether the second is worse than allowed.
 //!
 //! Figures come from the summaries. Where both runs kept their requests, ratios get bootstrap intervals: over pairs where
-//! the same prompts were asked under the same seeds, else over each run's prompts on their own.
+//! the same prompts were asked under the same seeds, else over each run's prompts on their own. Of two sweeps, the lightest
+//! load, the peak and the failures under all loads are compared, and every load that both had.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
-
-use brevity_training::{Error, Result};
 
 use super::comparison::{DRAWS, Estimate, Pairs};
 use super::metric::{Metric, Statistic};
+use super::quantity::{Quantity, TOGETHER, Threshold};
 use super::record::{Record, by_prompt, compared};
-use super::summary::Summary;
+use super::summary::{StageSummary, Summary};
 use super::table;
 use crate::eval::statistics::{Pairing, bootstrap};
 use crate::report::{Align, Table, number};
-
-/// What stands in place of an effort for what all of a mixed run got done together.
-const TOGETHER: &str = "(all efforts)";
-
-/// What two runs are compared by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Quantity {
-    /// A figure of a metric.
-    Figure(Metric, Statistic),
-    /// Requests that ended well, a second: of all efforts together, or in a sweep of each at its peak.
-    RequestsPerSecond,
-    /// Completion tokens a second, of the same.
-    TokensPerSecond,
-    /// The share of requests that failed. Its change is a difference, not a ratio: it is often 0.
-    Failed,
-    /// The share of correct answers. Its change is a difference, not a ratio.
-    Accuracy,
-}
-
-impl Quantity {
-    /// Its value for an effort, or for [`TOGETHER`].
-    fn of(self, summary: &Summary, name: &str) -> Option<f64> {
-        let effort = summary.efforts.iter().find(|effort| effort.effort == name);
-        // In a sweep, what the server gave at most; else it is that of the whole run.
-        let peak = summary.saturation.iter().find(|saturation| saturation.effort == name).map(|s| s.peak);
-        let total = summary.total.filter(|_| name == TOGETHER);
-        match self {
-            Self::Figure(metric, statistic) => effort?.metrics.get(&metric).map(|figures| figures.get(statistic)),
-            Self::RequestsPerSecond => {
-                peak.map(|peak| peak.requests_per_second).or(total.map(|total| total.requests_per_second))
-            }
-            Self::TokensPerSecond => {
-                peak.map(|peak| peak.tokens_per_second).or(total.map(|total| total.tokens_per_second))
-            }
-            Self::Failed => effort
-                .filter(|effort| effort.requests > 0)
-                .map(|effort| 1.0 - effort.succeeded as f64 / effort.requests as f64),
-            Self::Accuracy => effort?.accuracy.map(|accuracy| accuracy.value),
-        }
-    }
-
-    /// Whether it is a share, whose changes are differences.
-    fn is_share(self) -> bool {
-        matches!(self, Self::Failed | Self::Accuracy)
-    }
-}
-
-impl fmt::Display for Quantity {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Figure(metric, statistic) => write!(formatter, "{}.{}", metric.names().1, statistic.name()),
-            Self::RequestsPerSecond => formatter.write_str("requests_per_second"),
-            Self::TokensPerSecond => formatter.write_str("tokens_per_second"),
-            Self::Failed => formatter.write_str("failed"),
-            Self::Accuracy => formatter.write_str("accuracy"),
-        }
-    }
-}
-
-impl FromStr for Quantity {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "requests_per_second" => Ok(Self::RequestsPerSecond),
-            "tokens_per_second" => Ok(Self::TokensPerSecond),
-            "failed" => Ok(Self::Failed),
-            "accuracy" => Ok(Self::Accuracy),
-            _ => match text.split_once('.') {
-                Some((metric, statistic)) => Ok(Self::Figure(metric.parse()?, statistic.parse()?)),
-                // The short form is about the whole of a request.
-                None => Ok(Self::Figure(Metric::EndToEnd, text.parse()?)),
-            },
-        }
-    }
-}
-
-/// A change that is too much, such as `e2e.p95:+10%`: with `+`, more than so much more; with `-`, more than so much less.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Threshold {
-    /// Of what.
-    pub quantity: Quantity,
-    /// The change, as a share, with its sign.
-    pub change: f64,
-}
-
-impl Threshold {
-    /// Whether `change` is beyond it.
-    pub fn is_exceeded(&self, change: f64) -> bool {
-        if self.change.is_sign_negative() { change < self.change } else { change > self.change }
-    }
-}
-
-impl FromStr for Threshold {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let wrong = || {
-            let message = "write QUANTITY:+N% or QUANTITY:-N%, such as e2e.p95:+10% or requests_per_second:-5%";
-            Error::config(format!("`{text}` is no threshold; {message}"))
-        };
-        let (quantity, change) = text.split_once(':').ok_or_else(wrong)?;
-        let percent = change.trim().strip_suffix('%').ok_or_else(wrong)?;
-        if !percent.starts_with(['+', '-']) {
-            return Err(wrong());
-        }
-        let change = percent.parse::<f64>().ok().filter(|change| change.is_finite()).ok_or_else(wrong)?;
-        Ok(Self { quantity: quantity.trim().parse()?, change: change / 100.0 })
-    }
-}
-
-impl fmt::Display for Threshold {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.change.is_sign_negative() { '-' } else { '+' };
-        write!(formatter, "{}:{sign}{}%", self.quantity, (self.change.abs() * 1e4).round() / 1e2)
-    }
-}
 
 /// How a quantity of an effort changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The effort, or that it is about all efforts together.
     pub effort: String,
+    /// Of which load of a sweep; absent without a sweep.
+    pub load: Option<String>,
     /// What changed.
     pub quantity: Quantity,
     /// Its value in the first run.
@@ -196,36 +79,32 @@ impl Difference {
             }
         }
         efforts.push(TOGETHER);
-        let change = |effort: &str, quantity: Quantity| {
-            let of = |run: &Run| quantity.of(&run.summary, effort);
-            let (old, new) = (of(before), of(after));
-            let change = old.zip(new).map(|(old, new)| match quantity.is_share() {
-                true => new - old,
-                // From nothing to something is beyond every limit.
-                false if new == old => 0.0,
-                false => new / old - 1.0,
-            });
-            let ratio = match quantity {
-                // Gaps are not in the file of requests.
-                Quantity::Figure(metric, statistic) if metric != Metric::InterToken => {
-                    ratio(before, after, effort, (metric, statistic))
-                }
-                _ => None,
-            };
-            Change { effort: effort.to_owned(), quantity, before: old, after: new, change, ratio }
-        };
-        let all = efforts.into_iter().flat_map(|effort| quantities.iter().map(move |&quantity| (effort, quantity)));
-        Self { changes: all.map(|(effort, quantity)| change(effort, quantity)).collect() }
+        let mut changes: Vec<Change> = Vec::new();
+        for effort in efforts {
+            changes.extend(quantities.iter().map(|&quantity| Change::of(before, after, effort, quantity)));
+            for pair in stages(before, after, effort) {
+                let under = quantities.iter().filter_map(|&quantity| Change::of_stage(before, after, pair, quantity));
+                let new: Vec<Change> = under.filter(|change| !changes.iter().any(|old| old.is_about(change))).collect();
+                changes.extend(new);
+            }
+        }
+        Self { changes }
+    }
+
+    /// Loads of the first sweep that the second did not have.
+    pub fn unmatched(before: &Run, after: &Run) -> usize {
+        let has_twin = |stage: &&StageSummary| after.summary.stages.iter().any(|other| is_twin(stage, other));
+        before.summary.stages.len() - before.summary.stages.iter().filter(has_twin).count()
     }
 
     /// Thresholds that were exceeded, one sentence each. A quantity that the first run had and the second has not counts
     /// as exceeded: a server that answers nothing is not faster.
     pub fn exceeded(&self, thresholds: &[Threshold]) -> Vec<String> {
         let check = |threshold: &Threshold, change: &Change| match (change.before, change.after, change.change) {
-            (Some(_), None, _) => Some(format!("{}: {} is gone", change.effort, change.quantity)),
+            (Some(_), None, _) => Some(format!("{}: {} is gone", change.about(), change.quantity)),
             (_, _, Some(by)) if threshold.is_exceeded(by) => {
                 let by = if by.is_finite() { number::signed_percent(by, 1) } else { "+∞ %".to_owned() };
-                Some(format!("{}: {} changed by {by}, beyond {threshold}", change.effort, change.quantity))
+                Some(format!("{}: {} changed by {by}, beyond {threshold}", change.about(), change.quantity))
             }
             _ => None,
         };
@@ -246,6 +125,11 @@ impl Difference {
         efforts(before) == efforts(after)
     }
 
+    /// Whether both runs are sweeps or neither: what one load got done is not what a server can do at most.
+    pub fn is_same_kind(before: &Run, after: &Run) -> bool {
+        before.summary.stages.is_empty() == after.summary.stages.is_empty()
+    }
+
     /// Whether the first run has what `threshold` is about, for some effort.
     pub fn covers(&self, threshold: &Threshold) -> bool {
         self.changes.iter().any(|change| change.quantity == threshold.quantity && change.before.is_some())
@@ -255,6 +139,7 @@ impl Difference {
     pub fn table(&self) -> Table {
         let mut table = Table::new([
             ("effort", Align::Left),
+            ("load", Align::Left),
             ("quantity", Align::Left),
             ("first", Align::Right),
             ("second", Align::Right),
@@ -278,34 +163,107 @@ impl Difference {
             };
             table.push([
                 change.effort.clone(),
+                change.load.clone().unwrap_or_default(),
                 change.quantity.to_string(),
                 shown(change.before),
                 shown(change.after),
                 by,
             ]);
         }
-        table
+        table.without_empty("")
     }
 }
 
+/// A stage of each of two sweeps: its place in the run, and what it found.
+type Twins<'a> = [(usize, &'a StageSummary); 2];
+
+/// The stages of an effort under loads that both sweeps had, each with its twin.
+fn stages<'a>(before: &'a Run, after: &'a Run, effort: &str) -> Vec<Twins<'a>> {
+    let own = before.summary.stages.iter().enumerate().filter(|(_, stage)| stage.effort == effort);
+    let twins = own.filter_map(|one| {
+        let other = after.summary.stages.iter().enumerate().find(|(_, other)| is_twin(one.1, other))?;
+        Some([one, other])
+    });
+    twins.collect()
+}
+
+/// Whether two stages are of the same effort under the same load.
+fn is_twin(one: &StageSummary, other: &StageSummary) -> bool {
+    (&one.effort, one.users, one.offered) == (&other.effort, other.users, other.offered)
+}
+
+impl Change {
+    /// Of an effort: in sweeps, of its lightest load, its peak, or all of its loads.
+    fn of(before: &Run, after: &Run, effort: &str, quantity: Quantity) -> Self {
+        let of = |run: &Run| quantity.of(&run.summary, effort);
+        let records = |run| answered(run, |records| compared(records, effort));
+        let lightest = |run: &Run| Some(run.summary.stages.iter().find(|stage| stage.effort == effort)?.load());
+        let load = lightest(before).zip(lightest(after)).map(|(one, other)| match one == other {
+            true => quantity.load(&one),
+            false => quantity.load(&format!("{one} and {other}")),
+        });
+        Self { effort: effort.to_owned(), load, ..Self::from(quantity, [of(before), of(after)]) }
+            .with_ratio(after.summary.head.seed, || Some((records(before)?, records(after)?)))
+    }
+
+    /// Under a load that both sweeps had. `None` where that load was too much for the first already and the times are those
+    /// of a queue, which only tell how long it was let grow.
+    fn of_stage(before: &Run, after: &Run, [old, new]: Twins<'_>, quantity: Quantity) -> Option<Self> {
+        if old.1.saturated && matches!(quantity, Quantity::Figure(..)) {
+            return None;
+        }
+        let (effort, load) = (old.1.effort.clone(), Some(old.1.load()));
+        let change =
+            Self { effort, load, ..Self::from(quantity, [old, new].map(|(_, stage)| quantity.of_stage(stage))) };
+        let records = |run, index| {
+            answered(run, |records: &[Record]| records.iter().filter(|record| record.stage == index).collect())
+        };
+        let both = || Some((records(before, old.0)?, records(after, new.0)?));
+        (change.before.is_some() || change.after.is_some()).then(|| change.with_ratio(after.summary.head.seed, both))
+    }
+
+    fn from(quantity: Quantity, [before, after]: [Option<f64>; 2]) -> Self {
+        let change = before.zip(after).map(|(old, new)| quantity.change(old, new));
+        Self { effort: String::new(), load: None, quantity, before, after, change, ratio: None }
+    }
+
+    /// With the interval that the requests of both runs give, where there are such.
+    fn with_ratio<'a>(self, seed: u64, records: impl FnOnce() -> Option<(Vec<&'a Record>, Vec<&'a Record>)>) -> Self {
+        let ratio = match self.quantity {
+            // Gaps are not in the file of requests.
+            Quantity::Figure(metric, statistic) if metric != Metric::InterToken => {
+                records().and_then(|(old, new)| ratio(&old, &new, (metric, statistic), seed))
+            }
+            _ => None,
+        };
+        Self { ratio, ..self }
+    }
+
+    /// Whether it is about the same as another.
+    fn is_about(&self, other: &Self) -> bool {
+        (&self.effort, &self.load, self.quantity) == (&other.effort, &other.load, other.quantity)
+    }
+
+    /// The effort with the load, if there is one: `low, 8 users`.
+    fn about(&self) -> String {
+        self.load.as_ref().map_or_else(|| self.effort.clone(), |load| format!("{}, {load}", self.effort))
+    }
+}
+
+/// Those of a run's requests that `of` picks and that ended well, if they were kept.
+fn answered(run: &Run, of: impl FnOnce(&[Record]) -> Vec<&Record>) -> Option<Vec<&Record>> {
+    let mut records = of(run.records.as_ref()?);
+    records.retain(|record| record.succeeded());
+    Some(records)
+}
+
 /// After over before with its interval.
-fn ratio<'a>(
-    before: &'a Run,
-    after: &'a Run,
-    effort: &str,
-    (metric, statistic): (Metric, Statistic),
-) -> Option<Estimate> {
-    let seed = after.summary.head.seed;
-    let of = |run: &'a Run| -> Option<Vec<&'a Record>> {
-        let records = compared(run.records.as_ref()?, effort).into_iter();
-        Some(records.filter(|record| record.succeeded()).collect())
-    };
-    let (old, new) = (of(before)?, of(after)?);
-    let pairs = Pairs::of(&new, &old);
+fn ratio(old: &[&Record], new: &[&Record], (metric, statistic): (Metric, Statistic), seed: u64) -> Option<Estimate> {
+    let pairs = Pairs::of(new, old);
     if pairs.count() == old.len() && pairs.count() == new.len() {
         return pairs.ratio(metric, statistic, seed);
     }
-    let (old, new) = (by_prompt(&old, metric), by_prompt(&new, metric));
+    let (old, new) = (by_prompt(old, metric), by_prompt(new, metric));
     let figure = |groups: &[Vec<f64>], drawn: &[usize]| {
         let picked = drawn.iter().filter_map(|&index| groups.get(index)).flatten().copied();
         statistic.of(&mut picked.collect::<Vec<f64>>())
@@ -316,17 +274,18 @@ fn ratio<'a>(
     };
     let all = |groups: &[Vec<f64>]| (0..groups.len()).collect::<Vec<_>>();
     let value = over(&all(&new), &all(&old))?;
-    // One prompt varies with nothing: no interval.
-    let counts = (new.len(), old.len());
-    let is_enough = counts.0 > 1 && counts.1 > 1;
-    let interval = is_enough.then(|| bootstrap(counts, Pairing::Independent, (DRAWS, seed), over)).flatten();
+    let interval = bootstrap((new.len(), old.len()), Pairing::Independent, (DRAWS, seed), over);
     Some(Estimate { value, interval })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::summary::tests::{head, summary};
+    use crate::load::drive::Pace;
+    use crate::load::run::{Finished, Peak, StageRun};
+    use crate::load::summary::Aims;
+    use crate::load::summary::tests::{head, judged, summary};
+    use crate::load::throughput::Throughput;
 
     fn run(records: Vec<Record>, keep: bool) -> Run {
         let summary = summary(head(), &["low"], &records);
@@ -339,20 +298,6 @@ mod tests {
             ..Record::sample(&format!("p{index}"), "low")
         };
         (0..20).map(one).collect()
-    }
-
-    #[test]
-    fn thresholds_are_read_and_written() {
-        let threshold: Threshold = "p95:+10%".parse().unwrap();
-        assert_eq!(threshold, "e2e.p95:+10%".parse().unwrap());
-        assert_eq!(threshold.to_string(), "e2e.p95:+10%");
-        assert!(threshold.is_exceeded(0.11) && !threshold.is_exceeded(0.1) && !threshold.is_exceeded(-0.5));
-        let threshold: Threshold = "requests_per_second:-5%".parse().unwrap();
-        assert!(threshold.is_exceeded(-0.06) && !threshold.is_exceeded(0.5));
-        assert_eq!("ttft.mean:+2.5%".parse::<Threshold>().unwrap().to_string(), "ttft.mean:+2.5%");
-        for wrong in ["p95", "p95:10%", "p95:+10", "p42:+1%", "speed.p50:+1%", "p95:+x%", ""] {
-            assert!(wrong.parse::<Threshold>().is_err(), "{wrong}");
-        }
     }
 
     #[test]
@@ -391,6 +336,69 @@ mod tests {
         assert_eq!(said, ["(all efforts): requests_per_second changed by −50.0 %, beyond requests_per_second:-5%"]);
         let other = Run { summary: summary(head(), &["low", "high"], &records(1.0)), records: None };
         assert!(!Difference::has_same_efforts(&before, &other));
+    }
+
+    /// A sweep over 1 and 8 users that ended with so many failures under 8, every answer taking `scale` times the usual.
+    fn sweep(failed: usize, scale: f64, saturated: bool) -> Run {
+        let efforts = ["low".to_owned()];
+        let stage = |users: usize, saturated: bool| StageRun {
+            effort: Some(0),
+            pace: Pace::Concurrency(users),
+            began: 0.0,
+            seconds: 10.0,
+            throughput: Throughput { requests_per_second: users as f64, ..Throughput::default() },
+            saturated,
+        };
+        let run = Finished {
+            stages: vec![stage(1, false), stage(8, saturated)],
+            peaks: vec![Peak { requests_per_second: 8.0, saturated }],
+            seconds: 20.0,
+            warm_up: 0,
+            cpu_seconds: None,
+            abandoned: 0,
+            interrupted: false,
+        };
+        let mut all = records(1.0);
+        all.extend(records(scale).into_iter().map(|record| Record { stage: 1, ..record }));
+        all.iter_mut().rev().take(failed).for_each(|record| record.error = Some("http 503".to_owned()));
+        let aims = Aims { efforts: &efforts, objectives: None };
+        Run { summary: Summary::of(head(), &aims, &run, &judged(&all)), records: Some(all) }
+    }
+
+    #[test]
+    fn a_sweep_that_fails_under_higher_loads_is_seen() {
+        let thresholds = ["failed:+1%".parse().unwrap(), "p50:+10%".parse().unwrap()];
+        let before = sweep(0, 1.0, false);
+        assert_eq!(Difference::of(&before, &before, &thresholds).exceeded(&thresholds), Vec::<String>::new());
+        let refusing = Difference::of(&before, &sweep(19, 1.0, false), &thresholds[..1]);
+        let said = refusing.exceeded(&thresholds[..1]);
+        assert_eq!(
+            said,
+            [
+                "low, all loads: failed changed by +47.5 %, beyond failed:+1%",
+                "low, 8 users: failed changed by +95.0 %, beyond failed:+1%"
+            ]
+        );
+        let slower = Difference::of(&before, &sweep(0, 1.5, true), &thresholds);
+        let said = slower.exceeded(&thresholds);
+        assert_eq!(said, ["low, 8 users: e2e.p50 changed by +50.0 %, beyond e2e.p50:+10%"]);
+        let shown = |difference: &Difference, quantity: &str| {
+            difference.table().rows().iter().any(|row| row[1] == "8 users" && row[2] == quantity)
+        };
+        assert!(shown(&slower, "e2e.p50") && shown(&slower, "failed"));
+        // Under a load that was too much before, times are those of a queue.
+        let queues = Difference::of(&sweep(0, 1.0, true), &sweep(0, 1.5, true), &thresholds);
+        assert_eq!(queues.exceeded(&thresholds), Vec::<String>::new());
+        assert!(shown(&queues, "requests_per_second") && !shown(&queues, "e2e.p50"));
+        assert_eq!(Difference::unmatched(&before, &before), 0);
+        assert_eq!(Difference::unmatched(&before, &run(records(1.0), false)), 2);
+    }
+
+    #[test]
+    fn a_sweep_and_a_single_load_are_of_different_kinds() {
+        let (sweep, single) = (sweep(0, 1.0, false), run(records(1.0), true));
+        assert!(!Difference::is_same_kind(&sweep, &single) && Difference::is_same_kind(&single, &single));
+        assert!(Difference::of(&sweep, &single, &[]).changes.iter().all(|change| change.load.is_none()));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! looks at them once they were sent would omit just that (coordinated omission).
 //!
 //! A warm-up runs under the same load without a break before the measurement: the clock starts with the first measured
-//! request, when the server is as full as it will be.
+//! request. The server is then as full as the warm-up made it, which at a rate is as it will be only where the warm-up took as
+//! long as an answer does; [`super::throughput`] and [`super::run`] see to the difference.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -436,7 +437,7 @@ mod tests {
     async fn a_full_client_does_not_hide_that_the_server_fell_behind() {
         let full = Stage { most_in_flight: 2, ..stage(rate(100.0), Some(200)) };
         let (driven, _) = run(&Seat::new(|_| Duration::from_millis(100)), full).await;
-        assert!(Throughput::of(&driven, rate(100.0)).fell_behind());
+        assert!(Throughput::of(&driven, rate(100.0), None).fell_behind());
     }
 
     #[tokio::test(start_paused = true)]
@@ -474,7 +475,7 @@ mod tests {
         assert!(before.iter().all(|timing| timing.sent < 0.0 && timing.ended > 0.0), "{before:?}");
         // The first waits for those three, as all later ones do.
         assert!(measured.iter().all(|timing| (timing.ended - timing.sent - 0.4).abs() < 0.01), "{measured:?}");
-        let per_second = Throughput::of(&driven, Pace::Concurrency(4)).requests_per_second;
+        let per_second = Throughput::of(&driven, Pace::Concurrency(4), None).requests_per_second;
         assert!((per_second - 10.0).abs() < 0.2, "{per_second}");
         // At a rate, the time of sending counts from the first measured request too.
         let target = Seat::new(|_| Duration::from_millis(10));

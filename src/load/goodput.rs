@@ -25,6 +25,13 @@ impl Objectives {
     }
 }
 
+/// Share of all requests that were within the limits.
+pub(super) fn good_share(records: &[&Record], objectives: Option<&Objectives>) -> Option<f64> {
+    let objectives = objectives.filter(|_| !records.is_empty())?;
+    let good = records.iter().filter(|record| objectives.met(record)).count() as f64;
+    Some(good / records.len() as f64)
+}
+
 /// A duration as `500ms`, `2s`, `1.5m` or `1h`; a number alone is seconds.
 ///
 /// # Errors

@@ -56,10 +56,14 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// The price of a request, when a price of completions was given and their tokens are known.
+    /// The price of a request, when a price of completions was given and their tokens are known; with a price of prompts only
+    /// where those of the prompt are known too, since without them it would be too low.
     pub fn cost(&self, prompt_tokens: Option<u64>, tokens: Option<u64>) -> Option<f64> {
         let output = self.output? * tokens? as f64;
-        let input = self.input.unwrap_or(0.0) * prompt_tokens.unwrap_or(0) as f64;
+        let input = match self.input {
+            Some(price) => price * prompt_tokens? as f64,
+            None => 0.0,
+        };
         Some((output + input) / 1e6)
     }
 }
@@ -371,6 +375,14 @@ mod tests {
         assert_eq!(record.tokens, record.local_tokens);
         assert!(record.reasoning_tokens.unwrap() > 0 && record.tokens > record.reasoning_tokens);
         assert!(tokenizer(Path::new("nowhere")).unwrap_err().to_string().contains("nowhere"));
+    }
+
+    #[test]
+    fn a_prompt_that_nobody_counted_is_not_free() {
+        let prices = Prices { input: Some(1.0), output: Some(10.0) };
+        assert_eq!(prices.cost(None, Some(50)), None);
+        assert_eq!(Prices { input: None, ..prices }.cost(None, Some(50)), Some(500.0 / 1e6));
+        assert_eq!(prices.cost(Some(100), None), None);
     }
 
     #[test]

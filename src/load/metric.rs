@@ -60,7 +60,7 @@ impl Metric {
         }
     }
 
-    /// The name for people.
+    /// The name for people, who read costs of a thousand requests.
     pub fn title(self) -> &'static str {
         match self {
             Self::EndToEnd => "end to end",
@@ -71,7 +71,7 @@ impl Metric {
             Self::Tokens => "tokens",
             Self::ReasoningTokens => "reasoning tokens",
             Self::AnswerTokens => "answer tokens",
-            Self::Cost => "cost",
+            Self::Cost => "cost of 1,000",
         }
     }
 

@@ -19,8 +19,11 @@ const DEFINITIONS: &str = "First token: until the first text, thought or answer.
     of the mean time is taken apart exactly: mean time = mean first token + mean further tokens × time per further token, and \
     each part is what its factor changes at the mean of the other's two values, over the reference's mean time. Accuracy is of \
     requests that ended well, with Wilson's interval; its difference has Newcombe's paired score interval (method 10). Goodput: \
-    requests that ended well within every limit, over all requests. Requests/s are answered ones, the parts of those cut by \
-    the beginning and end of the measurement counted as parts; tokens/s are these times the mean tokens of one.";
+    requests that ended well within every limit, over all requests. Requests/s of users who wait for their answers are \
+    answered ones, the parts of those cut by the beginning and end of the measurement counted as parts; of requests at a rate \
+    those of the time in which the server was under its load. Tokens/s are these times the mean tokens of one. A rate is called \
+    saturated where the requests under way grow by more than a tenth of those that come, or more than a tenth fails. Ratios \
+    over fewer than ten prompts have no interval.";
 
 /// The report as one HTML file.
 ///
@@ -61,15 +64,18 @@ fn pictures(summary: &Summary, records: &[&Record]) -> Result<Vec<String>> {
         let series = summary.efforts.iter().map(|effort| {
             let own = records.iter().filter(|record| record.effort == effort.effort);
             let values = own.filter_map(|record| record.value(metric)).map(|value| value * scale).collect();
-            Values { name: effort.effort.clone(), values }
+            Values { name: effort.effort.clone(), values, missing: effort.requests - effort.succeeded }
         });
         series.filter(|series| !series.values.is_empty()).collect()
     };
+    let lightest = table::lightest(summary);
     let times = values(Metric::EndToEnd, 1000.0);
     if !times.is_empty() {
         let titles = Titles {
             title: "Time end to end",
-            subtitle: "Share of requests answered within a time. Further left is faster",
+            subtitle: &format!(
+                "Share of all requests that were answered within a time{lightest}. Further left is faster"
+            ),
             x: "Time from the intended sending to the end (ms)",
             y: "Requests answered",
         };
@@ -79,7 +85,7 @@ fn pictures(summary: &Summary, records: &[&Record]) -> Result<Vec<String>> {
     if !tokens.is_empty() {
         let titles = Titles {
             title: "Tokens per answer",
-            subtitle: "Share of answers by their length, thoughts included",
+            subtitle: &format!("Share of answers by their length, thoughts included{lightest}"),
             x: "Completion tokens",
             y: "Answers",
         };
@@ -92,7 +98,7 @@ fn pictures(summary: &Summary, records: &[&Record]) -> Result<Vec<String>> {
 
 /// Accuracy over mean time end to end, where answers were graded.
 fn accuracy(summary: &Summary, records: &[&Record]) -> Result<Option<String>> {
-    let point = |effort: &super::summary::EffortSummary| {
+    let point = |effort: &super::effort::EffortSummary| {
         let Measured { value, interval } = effort.accuracy?;
         let mut groups = std::collections::BTreeMap::<&str, Vec<f64>>::new();
         for record in records.iter().filter(|record| record.effort == effort.effort) {

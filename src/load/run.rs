@@ -38,8 +38,8 @@ pub struct Settings {
     pub requests: Option<usize>,
     /// How long requests of a stage are sent.
     pub duration: Option<Duration>,
-    /// Requests before the measurement of a stage, under its load, which count for nothing. When absent, one of every user or
-    /// those of a second, and one of every effort at least.
+    /// Requests before the measurement of a stage, under its load, which count for nothing. When absent, one of every user, or
+    /// those of a second or of as long as answers took in a stage before; and one of every effort at least.
     pub warm_up: Option<usize>,
     /// Longest time of a request.
     pub timeout: Duration,
@@ -142,7 +142,8 @@ pub async fn run<T: Target>(
     observer: &mut dyn Observer,
 ) -> Finished {
     let sums = Sums { warm_up: 0, abandoned: 0, cpu_seconds: Some(0.0) };
-    let mut runner = Runner { target, settings, judge, epoch, observer, stages: Vec::new(), sums };
+    let latencies = vec![None; settings.efforts];
+    let mut runner = Runner { target, settings, judge, epoch, observer, stages: Vec::new(), sums, latencies };
     let peaks = match &settings.shape {
         Shape::Steady(pace) => {
             runner.stage(None, *pace, |_| false).await;
@@ -176,11 +177,12 @@ impl Settings {
         }
     }
 
-    /// The requests before a stage with so many efforts that bring the server under its load.
-    fn warm_up(&self, efforts: usize, pace: Pace) -> usize {
+    /// The requests before a stage with so many efforts that bring the server under its load; `latency` is what
+    /// answers take, where that is known. At a rate the server fills for as long as that.
+    fn warm_up(&self, efforts: usize, pace: Pace, latency: Option<f64>) -> usize {
         let load = match pace {
             Pace::Concurrency(users) => users,
-            Pace::Rate { per_second, .. } => per_second.ceil() as usize,
+            Pace::Rate { per_second, .. } => (per_second * latency.unwrap_or(0.0).max(1.0)).ceil() as usize,
         };
         self.warm_up.unwrap_or(load.max(efforts))
     }
@@ -201,6 +203,8 @@ struct Runner<'a, T> {
     observer: &'a mut dyn Observer,
     stages: Vec<StageRun>,
     sums: Sums,
+    /// Seconds that 95 % of the answers took under every effort, in its last stage that was not beyond saturation.
+    latencies: Vec<Option<f64>>,
 }
 
 impl<T: Target> Runner<'_, T> {
@@ -208,13 +212,19 @@ impl<T: Target> Runner<'_, T> {
     async fn stage(&mut self, effort: Option<usize>, pace: Pace, saturated: impl FnOnce(&Throughput) -> bool) {
         let efforts = effort.map_or_else(|| (0..self.settings.efforts).collect(), |effort| vec![effort]);
         let requests = self.settings.requests(efforts.len());
-        let warm_up = self.settings.warm_up(efforts.len(), pace);
+        let known = effort.and_then(|effort| self.latencies.get(effort).copied().flatten());
+        let warm_up = self.settings.warm_up(efforts.len(), pace, known);
         let plan = Plan::new(self.settings.prompts.clone(), efforts, self.settings.seed, requests);
         let plan = plan.behind_warm_up(warm_up);
         self.observer.on_stage(effort, &pace, plan.remaining(), self.settings.duration);
         let mut recording = Recording { stage: self.stages.len(), judge: self.judge, observer: &mut *self.observer };
         let driven: Driven = drive(self.target, self.settings.stage(plan, pace), &mut recording).await;
-        let throughput = Throughput::of(&driven, pace);
+        let throughput = Throughput::of(&driven, pace, known);
+        let saturated = saturated(&throughput);
+        let latency = effort.and_then(|effort| self.latencies.get_mut(effort)).zip(throughput.latency);
+        if let Some((known, latency)) = latency.filter(|_| !saturated) {
+            *known = Some(latency);
+        }
         self.sums.warm_up += driven.warm_up;
         self.sums.abandoned += driven.abandoned;
         self.sums.cpu_seconds = self.sums.cpu_seconds.zip(driven.cpu_seconds).map(|(sum, more)| sum + more);
@@ -224,7 +234,7 @@ impl<T: Target> Runner<'_, T> {
             began: driven.began.saturating_duration_since(self.epoch).as_secs_f64(),
             seconds: driven.ended(),
             throughput,
-            saturated: saturated(&throughput),
+            saturated,
         });
     }
 
@@ -277,9 +287,13 @@ mod tests {
         for (pace, requests) in
             [(Pace::Concurrency(1), 3), (Pace::Concurrency(16), 16), (rate(0.5), 3), (rate(20.5), 21)]
         {
-            assert_eq!(settings.warm_up(3, pace), requests, "{pace:?}");
+            assert_eq!(settings.warm_up(3, pace, None), requests, "{pace:?}");
         }
-        assert_eq!(settings.warm_up(1, rate(0.5)), 1);
-        assert_eq!(Settings { warm_up: Some(0), ..settings }.warm_up(3, Pace::Concurrency(16)), 0);
+        assert_eq!(settings.warm_up(1, rate(0.5), None), 1);
+        // As long as an answer takes: then the first come back while others go out.
+        assert_eq!(settings.warm_up(1, rate(20.5), Some(4.0)), 82);
+        assert_eq!(settings.warm_up(1, rate(20.5), Some(0.1)), 21);
+        assert_eq!(settings.warm_up(1, Pace::Concurrency(2), Some(4.0)), 2);
+        assert_eq!(Settings { warm_up: Some(0), ..settings }.warm_up(3, Pace::Concurrency(16), None), 0);
     }
 }

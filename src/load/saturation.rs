@@ -29,8 +29,8 @@ pub struct Saturation {
 pub struct Capacity {
     /// Requests a second; 0 when no stage was good enough.
     pub requests_per_second: f64,
-    /// Completion tokens a second.
-    pub tokens_per_second: f64,
+    /// Completion tokens a second; absent when nobody counted them.
+    pub tokens_per_second: Option<f64>,
     /// How many people that are who each ask once in `user_interval` seconds.
     pub users: f64,
     /// The requests over those of the reference.
@@ -46,7 +46,7 @@ pub fn of(head: &Head, aims: &Aims<'_>, run: &Finished, stages: &[StageSummary])
         let requests_per_second = rates.map_or(0.0, |rates| rates.requests_per_second);
         Capacity {
             requests_per_second,
-            tokens_per_second: rates.map_or(0.0, |rates| rates.tokens_per_second),
+            tokens_per_second: rates.map_or(Some(0.0), |rates| rates.tokens_per_second),
             users: requests_per_second * head.user_interval,
             over_reference: None,
             reached,
@@ -58,7 +58,7 @@ pub fn of(head: &Head, aims: &Aims<'_>, run: &Finished, stages: &[StageSummary])
         Saturation {
             effort: effort.clone(),
             peak: capacity(best(own()), peak.saturated),
-            within_limits: aims.objectives.map(|_| capacity(good, own().any(|stage| !is_good(stage)))),
+            within_limits: aims.objectives.map(|_| capacity(good, own().any(is_bad))),
         }
     };
     let mut all: Vec<Saturation> = aims.efforts.iter().zip(&run.peaks).map(one).collect();
@@ -82,11 +82,16 @@ fn best<'a>(stages: impl Iterator<Item = &'a StageSummary>) -> Option<&'a StageS
     stages.max_by(|a, b| a.rates.requests_per_second.total_cmp(&b.rates.requests_per_second))
 }
 
-/// Whether users were served well, and would be for longer: a queue that grows only has not yet made them wait too long.
-/// More users than bring anything are no queue.
+/// Whether users were served well, and would be for longer: neither can be said of a stage that is too short to tell.
 fn is_good(stage: &StageSummary) -> bool {
+    !is_bad(stage) && !stage.too_short
+}
+
+/// Whether users were not served well, or would not be for longer: a queue that grows only has not yet made them wait too
+/// long. More users than bring anything are no queue.
+fn is_bad(stage: &StageSummary) -> bool {
     let grows = stage.saturated && stage.offered.is_some();
-    !grows && stage.rates.goodput.is_some_and(|goodput| goodput.share >= WELL)
+    grows || stage.rates.goodput.is_none_or(|goodput| goodput.share < WELL)
 }
 
 #[cfg(test)]
@@ -95,7 +100,7 @@ mod tests {
     use crate::load::record::Record;
     use crate::load::run::{Peak, StageRun};
     use crate::load::summary::tests::{head, judged};
-    use crate::load::throughput::Throughput;
+    use crate::load::throughput::{Throughput, Verdict};
     use crate::load::{Arrival, Objectives, Pace, Summary};
 
     /// A stage of an effort at a rate that got so many done a second, with an answer time for each of twenty requests.
@@ -108,7 +113,11 @@ mod tests {
             pace: Pace::Rate { per_second, arrival: Arrival::Poisson },
             began: 0.0,
             seconds: 10.0,
-            throughput: Throughput { requests_per_second: done, queue_growth: None, kept_up: None },
+            throughput: Throughput {
+                requests_per_second: done,
+                verdict: (done > per_second).then_some(Verdict::TooShort),
+                ..Throughput::default()
+            },
             saturated: done < 0.9 * per_second,
         };
         let records = told.iter().enumerate().flat_map(|(stage, (effort, .., times))| {
@@ -156,6 +165,16 @@ mod tests {
         assert_eq!((low.peak.requests_per_second, low.peak.users), (20.0, 1200.0));
         assert_eq!(high.within_limits.unwrap().requests_per_second, 2.0);
         assert_eq!((good.over_reference, low.peak.over_reference), (Some(4.0), Some(20.0 / 3.0)));
+    }
+
+    #[test]
+    fn a_stage_that_is_too_short_claims_no_users_and_ends_nothing() {
+        let stages = [("low", 4.0, 4.0, slow(0)), ("low", 8.0, 8.1, slow(0)), ("high", 4.0, 4.1, slow(9))];
+        let found = summary(&stages, Some("e2e:2s"));
+        let good = found.saturation[0].within_limits.unwrap();
+        assert_eq!((good.requests_per_second, good.reached), (4.0, false));
+        // What was too slow was too slow.
+        assert_eq!(found.saturation[1].within_limits.map(|good| (good.users, good.reached)), Some((0.0, true)));
     }
 
     #[test]

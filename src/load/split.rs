@@ -114,8 +114,7 @@ impl Split {
         let estimate = |statistic: &dyn Fn(&Parts, &Parts) -> f64| {
             let drawn =
                 |drawn: &[usize], _: &[usize]| of(drawn).map(|(effort, reference)| statistic(&effort, &reference));
-            let interval =
-                (count > 1).then(|| bootstrap((count, count), Pairing::Paired, (DRAWS, seed), drawn)).flatten();
+            let interval = bootstrap((count, count), Pairing::Paired, (DRAWS, seed), drawn);
             Estimate { value: statistic(&effort, &reference), interval }
         };
         let change = |index: usize| estimate(&|effort, reference| effort.changes(reference)[index]);

@@ -3,21 +3,20 @@
 //! Figures of an effort are of its requests. What was done *a second* belongs to whoever had the server to themselves: to the
 //! whole run where efforts were mixed, since their shares of it are those of the plan, and to the stage in a sweep.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::comparison::{Comparison, Estimate};
+use super::comparison::Comparison;
 use super::distribution::Distribution;
 use super::drive::Pace;
-use super::gaps::GapSpread;
-use super::goodput::Objectives;
+use super::effort::EffortSummary;
+use super::goodput::{Objectives, good_share};
 use super::judge::Judged;
 use super::metric::Metric;
-use super::record::{Record, TokenSource, compared};
+use super::record::{Record, compared};
 use super::run::{Finished, StageRun};
 use super::saturation::{self, Saturation};
-use crate::eval::statistics::{Tally, accuracy_interval};
+use super::table;
+use super::throughput::Verdict;
 
 /// The name and version of this format.
 pub const SCHEMA: &str = "brevity.load-test/2";
@@ -101,50 +100,13 @@ pub struct Generator {
     pub grading_wait: f64,
 }
 
-/// One effort.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EffortSummary {
-    /// Its name.
-    pub effort: String,
-    /// The models that answered, as the server names them.
-    pub models: Vec<String>,
-    /// Requests that ended.
-    pub requests: usize,
-    /// Those that ended well.
-    pub succeeded: usize,
-    /// The others by kind.
-    pub errors: BTreeMap<String, usize>,
-    /// How generations ended.
-    pub finish_reasons: BTreeMap<String, usize>,
-    /// Answers that the token limit cut off.
-    pub truncated: usize,
-    /// Generations that ended well with thoughts only, or nothing.
-    pub empty_answers: usize,
-    /// Generations that ended well and whose thoughts a thinking budget closed; absent where the server does not say.
-    pub forced_closings: Option<usize>,
-    /// Who counted the tokens, and for how many requests.
-    pub token_sources: BTreeMap<TokenSource, usize>,
-    /// Mean of (local count - server's count) / server's count, where both counted.
-    pub token_count_difference: Option<f64>,
-    /// What was measured of requests that ended well.
-    pub metrics: BTreeMap<Metric, Distribution>,
-    /// Share of correct answers among graded ones, those of requests that ended well.
-    pub accuracy: Option<Estimate>,
-    /// Graded answers.
-    pub graded: usize,
-    /// The same share with every request that failed counted as a wrong answer.
-    pub accuracy_with_failures: Option<Estimate>,
-    /// Share of all requests that ended well within the limits, if there are limits.
-    pub goodput: Option<f64>,
-}
-
 /// What was got done a second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Requests that ended well, see [`super::throughput`].
     pub requests_per_second: f64,
-    /// Completion tokens: these requests times the mean tokens of one.
-    pub tokens_per_second: f64,
+    /// Completion tokens: these requests times the mean tokens of one; absent when nobody counted them.
+    pub tokens_per_second: Option<f64>,
     /// Requests within the limits.
     pub goodput: Option<Goodput>,
 }
@@ -174,6 +136,9 @@ pub struct StageSummary {
     pub queue_growth: Option<f64>,
     /// Whether it was beyond saturation.
     pub saturated: bool,
+    /// Whether it was too short for answers that take so long, so that nothing can be said of saturation.
+    #[serde(default)]
+    pub too_short: bool,
     /// Requests that ended.
     pub requests: usize,
     /// Those that did not end well.
@@ -238,97 +203,34 @@ fn per_second(count: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { count / seconds } else { 0.0 }
 }
 
-/// Share of all requests that were within the limits.
-fn good_share(records: &[&Record], objectives: Option<&Objectives>) -> Option<f64> {
-    let objectives = objectives.filter(|_| !records.is_empty())?;
-    let good = records.iter().filter(|record| objectives.met(record)).count() as f64;
-    Some(good / records.len() as f64)
-}
-
 impl Rates {
     /// From the requests a second that were answered, and all requests.
     fn of(requests_per_second: f64, records: &[&Record], objectives: Option<&Objectives>) -> Self {
-        let answered = records.iter().filter(|record| record.succeeded());
-        let (count, tokens) = answered
-            .fold((0.0, 0.0), |(count, tokens), record| (count + 1.0, tokens + record.tokens.unwrap_or(0) as f64));
+        let answered = || records.iter().filter(|record| record.succeeded());
+        let count = answered().count() as f64;
+        let tokens: Vec<f64> = answered().filter_map(|record| record.value(Metric::Tokens)).collect();
         let of_answered = |amount: f64| if count > 0.0 { requests_per_second * amount / count } else { 0.0 };
         let goodput = |share: f64| Goodput { share, requests_per_second: of_answered(share * records.len() as f64) };
         Self {
             requests_per_second,
-            tokens_per_second: of_answered(tokens),
+            tokens_per_second: match tokens.is_empty() {
+                true => (count == 0.0).then_some(0.0),
+                false => Some(requests_per_second * tokens.iter().sum::<f64>() / tokens.len() as f64),
+            },
             goodput: good_share(records, objectives).map(goodput),
         }
     }
 }
 
-fn count<T: Ord>(keys: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
-    let mut counts = BTreeMap::new();
-    for key in keys {
-        *counts.entry(key).or_default() += 1;
-    }
-    counts
-}
-
-impl EffortSummary {
-    /// The summary of an effort from its records.
-    pub fn of(effort: &str, judged: &Judged, objectives: Option<&Objectives>) -> Self {
-        let records = compared(&judged.records, effort);
-        let succeeded: Vec<&Record> = records.iter().copied().filter(|record| record.succeeded()).collect();
-        let stage = records.first().map_or(0, |record| record.stage);
-        let gaps = judged.gaps.get(&(stage, effort.to_owned()));
-        let metric = |metric: Metric| {
-            let distribution = match metric {
-                Metric::InterToken => gaps.and_then(GapSpread::distribution),
-                metric => Distribution::of(succeeded.iter().filter_map(|record| record.value(metric)).collect()),
-            };
-            Some((metric, distribution?))
-        };
-        let accuracy = accuracy(&succeeded);
-        let told: Vec<bool> = succeeded.iter().filter_map(|record| record.forced_close).collect();
-        let differences: Vec<f64> = succeeded.iter().filter_map(|record| token_difference(record)).collect();
-        Self {
-            effort: effort.to_owned(),
-            models: count(records.iter().filter_map(|record| record.model.clone())).into_keys().collect(),
-            requests: records.len(),
-            succeeded: succeeded.len(),
-            errors: count(records.iter().filter_map(|record| record.error.clone())),
-            finish_reasons: count(succeeded.iter().filter_map(|record| record.finish_reason.clone())),
-            truncated: succeeded.iter().filter(|record| record.is_truncated()).count(),
-            empty_answers: succeeded.iter().filter(|record| record.empty_answer).count(),
-            forced_closings: (!told.is_empty()).then(|| told.iter().filter(|&&forced| forced).count()),
-            token_sources: count(succeeded.iter().filter_map(|record| record.token_source)),
-            token_count_difference: (!differences.is_empty())
-                .then(|| differences.iter().sum::<f64>() / differences.len() as f64),
-            metrics: Metric::ALL.into_iter().filter_map(metric).collect(),
-            accuracy,
-            graded: succeeded.iter().filter(|record| record.correct.is_some()).count(),
-            accuracy_with_failures: self::accuracy(&records),
-            goodput: good_share(&records, objectives),
-        }
-    }
-}
-
-/// The share of correct answers, prompts being what varies.
-fn accuracy(records: &[&Record]) -> Option<Estimate> {
-    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
-    for record in records {
-        if let Some(correct) = record.correct {
-            let tally = tallies.entry(&record.prompt).or_insert(Tally { correct: 0, samples: 0 });
-            tally.samples += 1;
-            tally.correct += usize::from(correct);
-        }
-    }
-    let (value, interval) = accuracy_interval(&tallies.into_values().collect::<Vec<_>>())?;
-    Some(Estimate { value, interval: Some(interval) })
-}
-
-/// By how much the local count of tokens differs from the server's.
-fn token_difference(record: &Record) -> Option<f64> {
-    let server = record.tokens.filter(|&tokens| tokens > 0 && record.token_source == Some(TokenSource::Server))?;
-    Some((record.local_tokens? as f64 - server as f64) / server as f64)
-}
-
 impl StageSummary {
+    /// Its load in words: `8 users` or `2.50/s`.
+    pub fn load(&self) -> String {
+        match (self.users, self.offered) {
+            (Some(users), _) => table::count(users, "user"),
+            (None, offered) => format!("{}/s", table::rate(offered.unwrap_or_default())),
+        }
+    }
+
     fn of(index: usize, stage: &StageRun, aims: &Aims<'_>, records: &[Record]) -> Self {
         let records: Vec<&Record> = records.iter().filter(|record| record.stage == index).collect();
         let succeeded = || records.iter().filter(|record| record.succeeded());
@@ -344,6 +246,7 @@ impl StageSummary {
             rates: Rates::of(stage.throughput.requests_per_second, &records, aims.objectives),
             queue_growth: stage.throughput.queue_growth,
             saturated: stage.saturated,
+            too_short: stage.throughput.verdict == Some(Verdict::TooShort),
             requests: records.len(),
             failed: records.len() - succeeded().count(),
             end_to_end: values(Metric::EndToEnd),
@@ -354,16 +257,17 @@ impl StageSummary {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use tokio::time::Instant;
 
     use super::*;
     use crate::load::drive::Pace;
-    use crate::load::gaps::Gaps;
+    use crate::load::gaps::{GapSpread, Gaps};
+    use crate::load::page;
     use crate::load::run::Peak;
     use crate::load::throughput::Throughput;
-    use crate::load::{page, table};
 
     /// A head to test with.
     pub fn head() -> Head {
@@ -403,7 +307,7 @@ pub(crate) mod tests {
     pub fn summary(head: Head, efforts: &[&str], records: &[Record]) -> Summary {
         let efforts: Vec<String> = efforts.iter().map(|&effort| effort.to_owned()).collect();
         let answered = records.iter().filter(|record| record.succeeded()).count();
-        let throughput = Throughput { requests_per_second: answered as f64 / 10.0, queue_growth: None, kept_up: None };
+        let throughput = Throughput { requests_per_second: answered as f64 / 10.0, ..Throughput::default() };
         let pace = Pace::Concurrency(2);
         let stage = StageRun { effort: None, pace, began: 0.0, seconds: 10.0, throughput, saturated: false };
         let run = Finished {
@@ -477,7 +381,7 @@ pub(crate) mod tests {
         // 19 + 19 answers in ten seconds, of which 377 + 1504 tokens; nineteen and fifteen are within a second.
         let total = summary.total.unwrap();
         assert_eq!(total.requests_per_second, 3.8);
-        assert!((total.tokens_per_second - 188.1).abs() < 1e-9, "{total:?}");
+        assert!((total.tokens_per_second.unwrap() - 188.1).abs() < 1e-9, "{total:?}");
         let goodput = total.goodput.unwrap();
         assert!((goodput.share - 0.85).abs() < 1e-12 && (goodput.requests_per_second - 3.4).abs() < 1e-12);
         let comparison = &summary.comparisons[0];
@@ -510,14 +414,19 @@ pub(crate) mod tests {
             pace: Pace::Rate { per_second, arrival: crate::load::Arrival::Poisson },
             began: 0.0,
             seconds: 10.0,
-            throughput: Throughput { requests_per_second: done, queue_growth: Some(0.0), kept_up: Some(1.0) },
+            throughput: Throughput {
+                requests_per_second: done,
+                queue_growth: Some(0.0),
+                verdict: (done > per_second).then_some(Verdict::TooShort),
+                ..Throughput::default()
+            },
             saturated: done < per_second,
         };
         let run = Finished {
-            stages: vec![stage(1, 1.0, 1.0), stage(0, 1.0, 1.0), stage(0, 9.0, 8.0), stage(1, 9.0, 2.0)],
+            stages: vec![stage(1, 1.0, 1.0), stage(0, 1.0, 1.0), stage(0, 9.0, 8.0), stage(1, 9.0, 9.1)],
             peaks: vec![
                 Peak { requests_per_second: 8.0, saturated: true },
-                Peak { requests_per_second: 2.0, saturated: false },
+                Peak { requests_per_second: 9.1, saturated: false },
             ],
             seconds: 40.0,
             warm_up: 4,
@@ -527,7 +436,9 @@ pub(crate) mod tests {
         };
         let record =
             |stage: usize, effort: &str, end: f64| Record { stage, end_to_end: end, ..Record::sample("p", effort) };
-        let records = [record(0, "high", 2.0), record(1, "low", 1.0), record(2, "low", 90.0), record(3, "high", 95.0)];
+        let mut records =
+            [record(0, "high", 2.0), record(1, "low", 1.0), record(2, "low", 90.0), record(3, "high", 95.0)];
+        records[2].error = Some("http 503".to_owned());
         let aims = Aims { efforts: &efforts, objectives: None };
         let summary = Summary::of(head(), &aims, &run, &judged(&records));
         assert_eq!(summary.efforts[0].metrics[&Metric::EndToEnd].max, 1.0);
@@ -536,11 +447,51 @@ pub(crate) mod tests {
         assert_eq!(summary.stages.len(), 4);
         assert!(summary.stages[2].saturated && summary.stages[2].offered == Some(9.0));
         let low = &summary.saturation[0];
-        assert_eq!((low.peak.users, low.peak.over_reference, low.peak.reached), (480.0, Some(4.0), true));
+        assert_eq!((low.peak.users, low.peak.reached), (480.0, true));
+        assert!((low.peak.over_reference.unwrap() - 8.0 / 9.1).abs() < 1e-12);
         assert_eq!((low.within_limits, summary.total), (None, None));
         let text = table::terminal(&summary);
-        assert!(text.contains("≥ 2.00") && text.contains("4.00 ×") && text.contains("1 request under way"), "{text}");
+        for words in [
+            "≥ 9.10",
+            "0.88 ×",
+            "1 request under way",
+            "Times and tokens under the lightest load (1.00/s)",
+            "Outcomes under the lightest load (1.00/s)",
+            "too short to tell",
+            "9.00/s with high",
+            "--duration 238s",
+            "Failed under all loads: low 1 of 2 (http 503: 1)",
+        ] {
+            assert!(text.contains(words), "no `{words}` in\n{text}");
+        }
+        let all = summary.efforts[0].all_loads.as_ref().unwrap();
+        assert_eq!((summary.efforts[0].succeeded, all.requests, all.failed), (1, 2, 1));
         let html = page::html(&summary, &records).unwrap();
-        assert!(html.contains("Latency over load"));
+        assert!(html.contains("Latency over load") && html.contains("under the lightest load"));
+    }
+
+    #[test]
+    fn tokens_that_nobody_counted_are_not_none_a_second() {
+        let mut records = records();
+        records.iter_mut().for_each(|record| record.tokens = None);
+        let uncounted = summary(head(), &["low", "high"], &records);
+        assert_eq!(uncounted.total.unwrap().tokens_per_second, None);
+        assert!(table::terminal(&uncounted).contains("Answered: 3.80 requests/s, all efforts"));
+        // Those that were counted stand for the others.
+        records[0].tokens = Some(30);
+        let some = summary(head(), &["low", "high"], &records).total.unwrap();
+        assert!((some.tokens_per_second.unwrap() - 3.8 * 30.0).abs() < 1e-9, "{some:?}");
+        let failed = vec![Record { error: Some("connect".to_owned()), ..records[1].clone() }];
+        assert_eq!(summary(head(), &["low"], &failed).total.unwrap().tokens_per_second, Some(0.0));
+    }
+
+    #[test]
+    fn failures_are_told_where_nothing_is_compared_too() {
+        let records: Vec<Record> = records().into_iter().filter(|record| record.effort == "low").collect();
+        let summary = summary(Head { reference: "low".to_owned(), ..head() }, &["low"], &records);
+        let text = table::terminal(&summary);
+        assert!(text.contains("Failed, and so not in the figures: low 1 of 20."), "{text}");
+        let html = page::html(&summary, &records).unwrap();
+        assert!(html.contains("Share of all requests"), "{html}");
     }
 }

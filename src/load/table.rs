@@ -1,12 +1,13 @@
 //! The summary for a terminal: one table of times and tokens, one of savings, one of outcomes, and those of a sweep.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::comparison::{Comparison, Estimate};
 use super::metric::{Metric, Statistic};
 use super::saturation::Capacity;
 use super::split::Split;
-use super::summary::{EffortSummary, Rates, Summary};
+use super::summary::{Rates, Summary};
 use crate::report::{Align, Table, number};
 
 /// The whole report as text.
@@ -25,11 +26,12 @@ pub fn terminal(summary: &Summary) -> String {
 
 /// The tables of a report with their titles; some may be empty.
 pub fn sections(summary: &Summary) -> Vec<(String, Table)> {
-    let saving = format!("Against `{}`, the same prompts and seeds (95 % intervals)", summary.head.reference);
+    let lightest = lightest(summary);
+    let saving = format!("Against `{}`{lightest}, the same prompts and seeds (95 % intervals)", summary.head.reference);
     vec![
-        ("Times and tokens".to_owned(), figures(summary)),
+        (format!("Times and tokens{lightest}"), figures(summary)),
         (saving, savings(summary)),
-        ("Outcomes".to_owned(), outcomes(summary)),
+        (format!("Outcomes{lightest}"), outcomes(summary)),
         ("Sweep".to_owned(), sweep(summary)),
         ("At saturation".to_owned(), saturation(summary)),
     ]
@@ -53,7 +55,14 @@ pub fn heading(summary: &Summary) -> String {
     )
 }
 
-fn count(number: usize, thing: &str) -> String {
+/// What a sweep's figures of requests are of: ` under the lightest load (1 user)`; nothing without a sweep.
+pub fn lightest(summary: &Summary) -> String {
+    let first = summary.stages.first();
+    first.map_or_else(String::new, |stage| format!(" under the lightest load ({})", stage.load()))
+}
+
+/// So many things: `1 user`, `1,200 users`.
+pub fn count(number: usize, thing: &str) -> String {
     format!("{} {thing}{}", number::grouped(number as f64), if number == 1 { "" } else { "s" })
 }
 
@@ -73,10 +82,20 @@ pub fn seconds(seconds: f64) -> String {
 /// A value of a metric as people read it.
 pub fn value(metric: Metric, value: f64) -> String {
     match metric {
-        Metric::Cost => format!("{value:.6}"),
+        // A single request costs so little that one would count zeros.
+        Metric::Cost => money(value * 1000.0),
         metric if metric.is_time() => seconds(value),
         _ if value < 100.0 => format!("{value:.1}"),
         _ => number::grouped(value),
+    }
+}
+
+/// An amount with three significant digits at least: `1,234`, `12.30`, `0.0450`.
+fn money(amount: f64) -> String {
+    match amount.abs() {
+        a if a >= 1000.0 => number::grouped(amount),
+        a if a >= 1.0 || a == 0.0 => format!("{amount:.2}"),
+        a => format!("{amount:.*}", (2.0 - a.log10().floor()).clamp(2.0, 12.0) as usize),
     }
 }
 
@@ -135,14 +154,14 @@ fn savings(summary: &Summary) -> Table {
     row("end to end, mean", &ratio(Metric::EndToEnd, Statistic::Mean));
     let of_split = |of: fn(Split) -> Estimate| move |comparison: &Comparison| part(comparison.split.map(of));
     row("  from the first token", &of_split(|split| split.first_token));
-    row("  from fewer tokens", &of_split(|split| split.tokens));
-    row("  from faster tokens", &of_split(|split| split.time_per_token));
+    row("  from the number of tokens", &of_split(|split| split.tokens));
+    row("  from the time per token", &of_split(|split| split.time_per_token));
     row("end to end, p50", &ratio(Metric::EndToEnd, Statistic::P50));
     row("end to end, p95", &ratio(Metric::EndToEnd, Statistic::P95));
     row("first token, p50", &ratio(Metric::TimeToFirstToken, Statistic::P50));
     row("first token, p95", &ratio(Metric::TimeToFirstToken, Statistic::P95));
     row("first answer token, p50", &ratio(Metric::TimeToFirstAnswerToken, Statistic::P50));
-    row("cost, mean", &ratio(Metric::Cost, Statistic::Mean));
+    row("cost of 1,000, mean", &ratio(Metric::Cost, Statistic::Mean));
     row("accuracy, points", &|comparison| points(comparison.accuracy_difference));
     table
 }
@@ -152,6 +171,7 @@ fn outcomes(summary: &Summary) -> Table {
         ("effort", Align::Left),
         ("requests", Align::Right),
         ("failed", Align::Right),
+        ("failed under all loads", Align::Right),
         ("cut off", Align::Right),
         ("closed by budget", Align::Right),
         ("empty", Align::Right),
@@ -167,6 +187,7 @@ fn outcomes(summary: &Summary) -> Table {
             effort.effort.clone(),
             number::grouped(effort.requests as f64),
             number::grouped((effort.requests - effort.succeeded) as f64),
+            or_nothing(effort.all_loads.as_ref().map(|all| of_all(all.failed, all.requests))),
             number::grouped(effort.truncated as f64),
             or_nothing(effort.forced_closings.map(|closed| number::grouped(closed as f64))),
             number::grouped(effort.empty_answers as f64),
@@ -174,10 +195,15 @@ fn outcomes(summary: &Summary) -> Table {
             // Where nothing failed it is the same.
             or_nothing(effort.accuracy_with_failures.filter(|_| !is_whole).map(share)),
             or_nothing(effort.goodput.map(|goodput| number::percent(goodput, 1))),
-            failures(effort),
+            or_nothing(failures(&effort.errors)),
         ]);
     }
     table.without_empty("–")
+}
+
+/// `3 of 20`.
+fn of_all(some: usize, all: usize) -> String {
+    format!("{} of {}", number::grouped(some as f64), number::grouped(all as f64))
 }
 
 /// A share with its interval: `84.2 % (62.4 … 94.5)`.
@@ -187,11 +213,10 @@ fn share(Estimate { value, interval }: Estimate) -> String {
     format!("{}{ends}", number::percent(value, 1))
 }
 
-/// The kinds of failures with their counts: `timeout 3, http 503 1`.
-fn failures(effort: &EffortSummary) -> String {
-    let kinds = effort.errors.iter().map(|(kind, count)| format!("{kind}: {count}"));
-    let list = kinds.collect::<Vec<_>>().join(", ");
-    if list.is_empty() { "–".to_owned() } else { list }
+/// The kinds of failures with their counts, if there are any: `timeout: 3, http 503: 1`.
+fn failures(errors: &BTreeMap<String, usize>) -> Option<String> {
+    let kinds = errors.iter().map(|(kind, &count)| format!("{kind}: {}", number::grouped(count as f64)));
+    (!errors.is_empty()).then(|| kinds.collect::<Vec<_>>().join(", "))
 }
 
 /// A rate with three significant digits or so.
@@ -220,22 +245,22 @@ fn sweep(summary: &Summary) -> Table {
     ]);
     for effort in &summary.efforts {
         for stage in summary.stages.iter().filter(|stage| stage.effort == effort.effort) {
-            let load = match (stage.users, stage.offered) {
-                (Some(users), _) => count(users, "user"),
-                (None, offered) => format!("{}/s", rate(offered.unwrap_or_default())),
-            };
             let time = |figure: Option<f64>| figure.map_or_else(|| "–".to_owned(), seconds);
             table.push([
                 stage.effort.clone(),
-                load,
+                stage.load(),
                 rate(stage.rates.requests_per_second),
-                rate(stage.rates.tokens_per_second),
+                stage.rates.tokens_per_second.map_or_else(|| "–".to_owned(), rate),
                 time(stage.end_to_end.map(|times| times.p50)),
                 time(stage.end_to_end.map(|times| times.p95)),
                 time(stage.time_to_first_token.map(|times| times.p50)),
                 stage.rates.goodput.map_or_else(|| "–".to_owned(), |goodput| number::percent(goodput.share, 1)),
                 number::grouped(stage.failed as f64),
-                if stage.saturated { "saturated".to_owned() } else { String::new() },
+                match (stage.saturated, stage.too_short) {
+                    (true, _) => "saturated".to_owned(),
+                    (false, true) => "too short to tell".to_owned(),
+                    (false, false) => String::new(),
+                },
             ]);
         }
     }
@@ -264,7 +289,7 @@ fn saturation(summary: &Summary) -> Table {
                 if index == 0 { saturation.effort.clone() } else { String::new() },
                 what,
                 format!("{more}{}", rate(requests_per_second)),
-                format!("{more}{}", rate(tokens_per_second)),
+                tokens_per_second.map_or_else(|| "–".to_owned(), |tokens| format!("{more}{}", rate(tokens))),
                 format!("{more}{}", number::grouped(users)),
                 over_reference.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2} ×")),
             ]);
@@ -275,20 +300,23 @@ fn saturation(summary: &Summary) -> Table {
 
 /// What all efforts together got done: `Answered: 3.80 requests/s and 188 tokens/s, 3.40 requests/s within the limits.`
 fn total(summary: &Summary, rates: Rates) -> String {
-    let (requests, tokens) = (rate(rates.requests_per_second), rate(rates.tokens_per_second));
+    let requests = rate(rates.requests_per_second);
+    let tokens = rates.tokens_per_second.map_or_else(String::new, |tokens| format!(" and {} tokens/s", rate(tokens)));
     let good = rates.goodput.map_or_else(String::new, |goodput| {
         let (good, share) = (rate(goodput.requests_per_second), number::percent(goodput.share, 1));
         format!("; within the limits {good} requests/s ({share} of all)")
     });
     let mixed =
         if summary.efforts.len() > 1 { ", all efforts together (what each can do alone, --sweep shows)" } else { "" };
-    format!("Answered: {requests} requests/s and {tokens} tokens/s{mixed}{good}.")
+    format!("Answered: {requests} requests/s{tokens}{mixed}{good}.")
 }
 
 /// What a reader should know before believing the tables.
 pub fn notes(summary: &Summary) -> Vec<String> {
     let mut notes: Vec<String> = summary.comparisons.iter().filter_map(saving).collect();
     notes.extend(missing(summary));
+    notes.extend(under_all_loads(summary));
+    notes.extend(too_short(summary));
     notes.extend(summary.total.map(|rates| total(summary, rates)));
     if summary.interrupted {
         notes.push(format!("Ended before its time; {} under way left out.", count(summary.abandoned, "request")));
@@ -329,18 +357,41 @@ pub fn notes(summary: &Summary) -> Vec<String> {
     notes
 }
 
-/// What failures do to the comparisons, if there are both.
+/// What failed under all loads of a sweep.
+fn under_all_loads(summary: &Summary) -> Option<String> {
+    let failed = summary.efforts.iter().filter_map(|effort| {
+        let all = effort.all_loads.as_ref()?;
+        Some(format!("{} {} ({})", effort.effort, of_all(all.failed, all.requests), failures(&all.errors)?))
+    });
+    let failed: Vec<String> = failed.collect();
+    (!failed.is_empty()).then(|| format!("Failed under all loads: {}.", failed.join(", ")))
+}
+
+/// Which stages are too short for their answers, and how long they should be.
+fn too_short(summary: &Summary) -> Option<String> {
+    let short = || summary.stages.iter().filter(|stage| stage.too_short);
+    let longest = short().filter_map(|stage| stage.end_to_end).map(|times| times.p95).reduce(f64::max)?;
+    let loads: Vec<String> = short().map(|stage| format!("{} with {}", stage.load(), stage.effort)).collect();
+    Some(format!(
+        "Too short to tell whether the server keeps up: {}. Answers take {} (p95), and for as long it fills; --duration {:.0}s \
+         would do. It may be able to do more than these stages got done (≥).",
+        loads.join(", "),
+        seconds(longest),
+        (longest * 2.5).ceil()
+    ))
+}
+
+/// What failures do to the figures and comparisons.
 fn missing(summary: &Summary) -> Option<String> {
     let failed = summary.efforts.iter().filter(|effort| effort.succeeded < effort.requests);
     let failed: Vec<String> = failed
         .map(|effort| format!("{} {} of {}", effort.effort, effort.requests - effort.succeeded, effort.requests))
         .collect();
-    (!failed.is_empty() && !summary.comparisons.is_empty()).then(|| {
-        format!(
-            "Failed, and so not compared: {}. If they took too long, only short answers are compared.",
-            failed.join(", ")
-        )
-    })
+    let (not, only) = match summary.comparisons.is_empty() {
+        true => ("not in the figures", "the figures are of short answers only"),
+        false => ("not compared", "only short answers are compared"),
+    };
+    (!failed.is_empty()).then(|| format!("Failed, and so {not}: {}. If they took too long, {only}.", failed.join(", ")))
 }
 
 /// One sentence on what an effort saves and where from.
@@ -350,8 +401,8 @@ fn saving(comparison: &Comparison) -> Option<String> {
     let part = comparison.split.map_or_else(String::new, |split| {
         let of = |change: f64| number::signed_percent(change, 1);
         let (all, first) = (of(split.end_to_end.value - 1.0), of(split.first_token.value));
-        let (fewer, faster) = (of(split.tokens.value), of(split.time_per_token.value));
-        format!("; mean time {all}, of that {first} from the first token, {fewer} from fewer tokens, {faster} from faster tokens")
+        let (count, each) = (of(split.tokens.value), of(split.time_per_token.value));
+        format!("; mean time {all}, of that {first} from the first token, {count} from the number of tokens, {each} from the time per token")
     });
     let accuracy = comparison.accuracy_difference.map_or_else(String::new, |difference| {
         format!(", accuracy {} points", number::signed(difference.value * 100.0, 1))
@@ -381,6 +432,15 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(seconds(value), text);
         }
+    }
+
+    #[test]
+    fn what_requests_cost_is_told_for_a_thousand() {
+        let cost = |one: f64| value(Metric::Cost, one);
+        assert_eq!(
+            [0.000_005, 0.000_000_12, 0.001_234_5, 1.5, 0.0].map(cost),
+            ["0.00500", "0.000120", "1.23", "1,500", "0.00"]
+        );
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Values {
     pub name: String,
     /// The values; those that are no finite numbers are left out.
     pub values: Vec<f64>,
+    /// How many more there would be had they a value: a cumulative share is one of all, and never gets beyond the values.
+    pub missing: usize,
 }
 
 /// A figure over load.
@@ -46,28 +48,31 @@ pub struct Titles<'a> {
     pub y: &'a str,
 }
 
-/// The share of values up to a value, as SVG: one line a series.
+/// The share of values up to a value, of all and those that are missing, as SVG: one line a series.
 ///
 /// # Errors
 /// [`Error::Config`] when there are no values.
 pub fn cumulative(titles: Titles<'_>, series: &[Values]) -> Result<String> {
-    let line = |values: &Values| {
-        let mut sorted: Vec<f64> = values.values.iter().copied().filter(|value| value.is_finite()).collect();
-        sorted.sort_by(f64::total_cmp);
-        let (count, step) = (sorted.len(), sorted.len().div_ceil(POINTS).max(1));
-        let mut points: Vec<(f64, f64)> = sorted.first().map(|&first| (first, 0.0)).into_iter().collect();
-        for (index, &value) in sorted.iter().enumerate() {
-            if index.is_multiple_of(step) || index + 1 == count {
-                // Up at the value, flat until the next.
-                points.extend(points.last().map(|&(_, share)| (value, share)));
-                points.push((value, (index + 1) as f64 / count as f64));
-            }
-        }
-        Climb { name: values.name.clone(), points }
-    };
-    let lines: Vec<Climb> = series.iter().map(line).collect();
+    let lines: Vec<Climb> = series.iter().map(cumulated).collect();
     let share = |value: f64| format!("{:.0} %", value * 100.0);
     draw(titles, &lines, Axes { y_top: Some(1.0), y_format: &share, markers: false })
+}
+
+/// The steps of a cumulative share.
+fn cumulated(values: &Values) -> Climb {
+    let mut sorted: Vec<f64> = values.values.iter().copied().filter(|value| value.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let (count, step) = (sorted.len(), sorted.len().div_ceil(POINTS).max(1));
+    let all = (count + values.missing) as f64;
+    let mut points: Vec<(f64, f64)> = sorted.first().map(|&first| (first, 0.0)).into_iter().collect();
+    for (index, &value) in sorted.iter().enumerate() {
+        if index.is_multiple_of(step) || index + 1 == count {
+            // Up at the value, flat until the next.
+            points.extend(points.last().map(|&(_, share)| (value, share)));
+            points.push((value, (index + 1) as f64 / all));
+        }
+    }
+    Climb { name: values.name.clone(), points }
 }
 
 /// The share of values in bins of equal width, as SVG: one stepped line a series.
@@ -196,7 +201,7 @@ mod tests {
     const TITLES: Titles<'_> = Titles { title: "Spread", subtitle: "of <values>", x: "Time (ms)", y: "Share" };
 
     fn values(name: &str, values: impl IntoIterator<Item = f64>) -> Values {
-        Values { name: name.to_owned(), values: values.into_iter().collect() }
+        Values { name: name.to_owned(), values: values.into_iter().collect(), missing: 0 }
     }
 
     #[test]
@@ -212,6 +217,13 @@ mod tests {
         let svg = climb(TITLES, &series).unwrap();
         assert!(svg.contains("low") && !svg.contains("NaN"));
         assert_eq!(svg, climb(TITLES, &series).unwrap());
+    }
+
+    #[test]
+    fn what_is_missing_keeps_a_share_from_being_whole() {
+        let some = Values { missing: 6, ..values("low", [3.0, 1.0]) };
+        assert_eq!(cumulated(&some).points, [(1.0, 0.0), (1.0, 0.0), (1.0, 0.125), (3.0, 0.125), (3.0, 0.25)]);
+        assert_eq!(cumulated(&values("low", [3.0, 1.0])).points.last(), Some(&(3.0, 1.0)));
     }
 
     #[test]

@@ -23,10 +23,11 @@ pub struct Asked {
     pub seed: u64,
 }
 
-#[derive(Default)]
 struct Memory {
     requests: Mutex<Vec<Asked>>,
     changed: Condvar,
+    /// Of a server that refuses all but one at a time.
+    places: tokio::sync::Semaphore,
 }
 
 /// The server; it ends with the process, or when it is dropped.
@@ -40,7 +41,8 @@ impl Fake {
     /// Starts one on a free port.
     pub fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let memory = Arc::new(Memory::default());
+        let places = tokio::sync::Semaphore::new(1);
+        let memory = Arc::new(Memory { requests: Mutex::default(), changed: Condvar::new(), places });
         let app = Router::new()
             .route("/v1/models", get(|| async { Json(json!({ "object": "list", "data": [{ "id": "fake-model" }] })) }))
             .route("/v1/chat/completions", post(complete))
@@ -80,6 +82,17 @@ async fn complete(State(memory): State<Arc<Memory>>, Json(body): Json<Value>) ->
     memory.changed.notify_all();
     match effort.as_str() {
         "high" => stream(good(12)),
+        // Two at a time are too many.
+        "full" => match memory.places.try_acquire() {
+            Ok(_place) => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                stream(good(3))
+            }
+            Err(_) => json_response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                json!({ "error": { "message": "one at a time", "type": "server_error", "param": null, "code": null } }),
+            ),
+        },
         "status" => json_response(
             StatusCode::SERVICE_UNAVAILABLE,
             json!({ "error": { "message": "the server is full", "type": "server_error", "param": null, "code": null } }),
