@@ -64,6 +64,13 @@ pub struct LevelCard {
 }
 
 impl TierCard {
+    /// How responses were sampled, in words: `temperature 0.6, top-p 0.95, top-k 20`.
+    pub fn sampling(&self) -> String {
+        let top_k = self.top_k.map_or_else(String::new, |k| format!(", top-k {k}"));
+        let min_p = if self.min_p > 0.0 { format!(", min-p {}", self.min_p) } else { String::new() };
+        format!("temperature {}, top-p {}{top_k}{min_p}", self.temperature, self.top_p)
+    }
+
     /// Every fault of the card as `(key, what is wrong and what to write instead)`, in the order of the file.
     pub(super) fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();

@@ -228,8 +228,9 @@ impl Target for Client {
                 exchange.ended = Instant::now();
                 exchange.fail(kind, message);
             }
-            Ok(()) if exchange.failure.is_none() && !exchange.done => {
-                exchange.fail(ErrorKind::Truncated, "the stream ended without [DONE]");
+            // Some servers close the stream after the last chunk, without a word.
+            Ok(()) if exchange.failure.is_none() && !exchange.done && exchange.finish_reason.is_none() => {
+                exchange.fail(ErrorKind::Truncated, "the stream ended without [DONE] and without a `finish_reason`");
             }
             Ok(())
                 if exchange.first_token.is_none() && exchange.usage.is_none() && exchange.finish_reason.is_none() =>

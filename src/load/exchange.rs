@@ -24,7 +24,7 @@ pub enum ErrorKind {
     Status(u16),
     /// The stream began well and then brought an error.
     ErrorEvent,
-    /// The stream ended without `[DONE]`.
+    /// The stream ended without `[DONE]`, and without a word why the answer ended.
     Truncated,
     /// What came was not JSON, or not a completion.
     InvalidJson,

@@ -184,7 +184,9 @@ impl Knowledge {
         let (token_source, tokens, reasoning_tokens) = match (usage.completion_tokens, local) {
             // Thoughts that the server did not count are counted here, or not known: chunks are no part of its tokens.
             (Some(tokens), local) => {
-                let thoughts = usage.reasoning_tokens().or(local.map(|(thoughts, _)| thoughts));
+                // Some servers send thoughts and say that they were none.
+                let told = usage.reasoning_tokens().filter(|&told| told > 0 || exchange.reasoning_chunks == 0);
+                let thoughts = told.or(local.map(|(thoughts, _)| thoughts));
                 (Some(TokenSource::Server), Some(tokens), thoughts)
             }
             (None, Some((thoughts, answer))) if has_text => {
@@ -389,6 +391,13 @@ mod tests {
     fn what_was_cut_off_or_failed_is_not_right() {
         let cut = judged(None, |exchange| exchange.finish_reason = Some("length".to_owned()));
         assert_eq!(cut.correct, Some(false));
+        let uncounted = judged(None, |exchange| {
+            exchange.usage = serde_json::from_value(json!({
+                "completion_tokens": 50, "completion_tokens_details": { "reasoning_tokens": 0 }
+            }))
+            .unwrap();
+        });
+        assert_eq!((uncounted.tokens, uncounted.reasoning_tokens), (Some(50), None), "thoughts came, so 0 is no count");
         let failed = judged(None, |exchange| exchange.fail(ErrorKind::Truncated, "gone"));
         let found = (failed.correct, failed.error.as_deref(), failed.tokens, failed.extracted);
         assert_eq!(found, (Some(false), Some("truncated stream"), Some(9), None));

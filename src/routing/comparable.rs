@@ -76,7 +76,7 @@ fn levels(card: &TierCard) -> BTreeSet<&str> {
 
 fn measured(card: &TierCard) -> String {
     let levels: Vec<&str> = card.levels.iter().map(|level| level.level.as_str()).collect();
-    format!("of {} ({}) at temperature {} and top-p {}", card.dataset, levels.join(", "), card.temperature, card.top_p)
+    format!("of {} ({}) at {}", card.dataset, levels.join(", "), card.sampling())
 }
 
 #[cfg(test)]
@@ -110,8 +110,8 @@ mod tests {
         assert_eq!(told.len(), 4, "{told:?}");
         assert_eq!(
             told[0],
-            "tier `alpha-0.1`: effort `auto` ignores its card, which is of mini:easy (easy) at temperature 0.6 and top-p 1, \
-             while cards of other tiers are of mini:test (easy, hard) at temperature 0.6 and top-p 1; measure all tiers on \
+            "tier `alpha-0.1`: effort `auto` ignores its card, which is of mini:easy (easy) at temperature 0.6, top-p 1, \
+             while cards of other tiers are of mini:test (easy, hard) at temperature 0.6, top-p 1; measure all tiers on \
              one suite with `serve eval --write-cards`"
         );
     }

@@ -91,14 +91,11 @@ fn card(tier: &Tier, sha256: Option<&str>, measuring: &str) -> String {
             number::percent(level.truncated, 1),
         ]);
     }
-    let top_k = card.top_k.map_or_else(String::new, |k| format!(", top-k {k}"));
-    let min_p = if card.min_p > 0.0 { format!(", min-p {}", card.min_p) } else { String::new() };
     format!(
-        "card          {} on {}, temperature {}, top-p {}{top_k}{min_p}, seed {}{}\n\n{}",
+        "card          {} on {}, {}, seed {}{}\n\n{}",
         card.dataset,
         card.date,
-        card.temperature,
-        card.top_p,
+        card.sampling(),
         card.seed,
         if stale { " (of other weights than listed: measure it again)" } else { "" },
         table.to_terminal()
