@@ -33,6 +33,7 @@ struct Fields {
     key: Option<Arc<str>>,
     tier: Option<String>,
     usage: Option<Usage>,
+    failed: bool,
 }
 
 impl AccessRecord {
@@ -46,6 +47,11 @@ impl AccessRecord {
         self.lock().tier = Some(tier.to_owned());
     }
 
+    /// The answer broke off, though its head may have said that all is well.
+    pub fn set_failed(&self) {
+        self.lock().failed = true;
+    }
+
     /// Adds the tokens of one generation; a request with several choices has several.
     pub fn add_usage(&self, usage: Usage) {
         let mut fields = self.lock();
@@ -54,6 +60,12 @@ impl AccessRecord {
         sum.completion_tokens += usage.completion_tokens;
         sum.reasoning_tokens += usage.reasoning_tokens;
         sum.cached_tokens += usage.cached_tokens;
+    }
+
+    /// The tokens so far.
+    #[cfg(test)]
+    pub(crate) fn usage(&self) -> Usage {
+        self.lock().usage.unwrap_or_default()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Fields> {
@@ -156,6 +168,11 @@ impl Drop for Visit {
         }
         let fields = self.record.lock();
         let usage = fields.usage.unwrap_or_default();
+        // An error in a stream is delivered like any other event.
+        if fields.failed && self.outcome == Outcome::Delivered && self.status.is_some_and(|status| status.is_success())
+        {
+            self.outcome = Outcome::Failed;
+        }
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(

@@ -25,7 +25,7 @@ use super::directory::Measured;
 use super::health::ReadingPrompt;
 use super::metrics::{Asked, GenerationMetrics};
 use super::state::AppState;
-use crate::engine::{EngineError, Event, Events, Generation};
+use crate::engine::{Channel, EngineError, Event, Events, Generation, Usage};
 
 /// Events that are held at most for a client that does not take them; the engine waits for it then.
 const AHEAD: usize = 4096;
@@ -114,6 +114,8 @@ struct Count {
     heard: Arc<Notify>,
     /// Until the first.
     reading: Option<ReadingPrompt>,
+    /// Of what was said so far.
+    usage: Usage,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -140,9 +142,10 @@ impl Choices {
             let tier = generation.tier.clone();
             let heard = state.readiness.tokens_of(&tier);
             match begin(state, generation).await {
-                Ok(events) => {
+                Ok((events, prompt_tokens)) => {
                     let reading = Some(state.readiness.reads());
-                    Ok((Count { metrics, tier, heard, reading, first: None, last: None }, events))
+                    let usage = Usage { prompt_tokens, ..Usage::default() };
+                    Ok((Count { metrics, tier, heard, reading, usage, first: None, last: None }, events))
                 }
                 Err(error) => {
                     match error.status.is_server_error() {
@@ -193,6 +196,7 @@ impl Choices {
             let (at, step) = match clock.within(self.step()).await {
                 Ok(step) => step?,
                 Err(late) => {
+                    self.record.set_failed();
                     self.give_up();
                     return Some(Err(late));
                 }
@@ -273,6 +277,8 @@ impl Choices {
         match &event {
             Ok(Event::Token(piece)) => {
                 if let Some(count) = count {
+                    count.usage.completion_tokens += piece.tokens;
+                    count.usage.reasoning_tokens += if piece.channel == Channel::Thinking { piece.tokens } else { 0 };
                     match count.last.replace(now) {
                         None => {
                             count.first = Some(now);
@@ -302,11 +308,20 @@ impl Choices {
             Err(_) => {
                 if let Some(count) = count.take() {
                     count.metrics.failed();
+                    self.record.add_usage(count.usage);
                 }
+                self.record.set_failed();
                 self.give_up();
             }
         }
         Some(event.map(|event| (index, event)))
+    }
+}
+
+impl Drop for Choices {
+    /// What was said to somebody who left, or until the deadline, was computed all the same.
+    fn drop(&mut self) {
+        self.counts.iter().flatten().for_each(|count| self.record.add_usage(count.usage));
     }
 }
 
@@ -316,11 +331,11 @@ fn panicked() -> EngineError {
     EngineError::failed("the engine panicked on this request; this is a bug of the server, please report it")
 }
 
-/// Starts one generation and waits until its prompt is accepted.
-async fn begin(state: &AppState, generation: Generation) -> Result<Events, ApiError> {
+/// Starts one generation and waits until its prompt is accepted; gives its tokens, where they are known by then.
+async fn begin(state: &AppState, generation: Generation) -> Result<(Events, usize), ApiError> {
     let mut events = state.engine.generate(generation).await?;
     match events.next().await {
-        Some(Ok(Event::Started { .. })) => Ok(events),
+        Some(Ok(Event::Started { prompt_tokens })) => Ok((events, prompt_tokens)),
         Some(Err(error)) => Err(error.into()),
         Some(Ok(_)) | None => Err(ApiError::internal(
             "the engine took the request and did not start it; this is a bug of the server, please report it",

@@ -145,7 +145,9 @@ fn everything_that_is_asked_for_is_sent() {
     assert!(matches!(error, EngineError::Invalid { param: Some("max_reasoning_tokens"), .. }), "{error:?}");
     let full = Generation { thinking: Thinking::Closed, ..full };
     let opened = Upstream { opens_thinking: true, ..with_budget.clone() };
-    assert_eq!(request(&opened, &full).unwrap().start, Start::Thoughts);
+    assert_eq!(request(&opened, &full).unwrap().start, Start::Turn, "held to the format from the first token");
+    let free = Generation { constraint: Constraint::Free, ..full.clone() };
+    assert_eq!(request(&opened, &free).unwrap().start, Start::Thoughts);
     let error = request(&Upstream { budget_field: None, ..opened }, &full).unwrap_err();
     assert!(matches!(error, EngineError::Invalid { param: Some("reasoning_effort"), .. }), "{error:?}");
     let closed = request(&with_budget, &full).unwrap();

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{PATH, ask, request};
+use crate::api::access_log::AccessRecord;
 use crate::api::admission::Admission;
 use crate::api::state::Options;
 use crate::api::test_support::{Server, Step, finished, post, said, started, thought, usual};
@@ -49,6 +50,25 @@ async fn a_panic_fails_its_own_request() {
     let (events, done) = ask(&server, json!({"stream": true})).await.events();
     assert!(events.last().unwrap()["error"]["type"] == "server_error" && !done);
     assert_eq!((server.running(), server.state.admission.running()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_said_to_somebody_who_left_is_counted() {
+    for (steps, stays) in [(hanging(), false), (vec![started(), thought("so"), said("7")], true)] {
+        let server = Server::new(steps);
+        let record = AccessRecord::default();
+        let mut asked = post(PATH, &request(json!({"stream": true})));
+        asked.extensions_mut().insert(record.clone());
+        let mut body = server.send(asked).await.into_body().into_data_stream();
+        if stays {
+            while body.next().await.is_some() {}
+        } else {
+            assert!(body.next().await.unwrap().is_ok());
+        }
+        drop(body);
+        let usage = record.usage();
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens), (5, 2, 1), "{stays}");
+    }
 }
 
 /// Streaming: the body is dropped after the first frame.
