@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use brevity::family::{Downloads, Hub, HubId, Kind, Source, load};
+use brevity::family::{Base, Downloads, Hub, HubId, Kind, Manifest, Source, Tier, Upstream, hash, load};
 
 use crate::hub_server::HubServer;
 use crate::support::{TINY, Workspace};
@@ -220,26 +220,19 @@ fn an_evaluation_takes_its_problems_from_the_hub() {
 #[test]
 fn a_downloaded_family_may_not_choose_where_prompts_go() {
     let space = Workspace::with_base();
-    let manifest = r#"
-name = "theirs"
-
-[base]
-path = "."
-
-[[tier]]
-name = "base"
-alpha = 0.0
-
-[[tier]]
-name = "elsewhere"
-alpha = 0.2
-
-[tier.upstream]
-url = "http://127.0.0.1:9/v1"
-model = "any"
-api_key_env = "PATH"
-"#;
-    space.write("base/family.toml", manifest);
+    let sha256 = hash::weights_sha256(&space.path("base")).unwrap();
+    let base = Base { path: Some(".".into()), hub: None, sha256: Some(sha256) };
+    let mut manifest = Manifest::new(space.path("base/family.toml"), "theirs", base);
+    manifest.upsert_tier(Tier::new("base", 0.0));
+    let upstream = Upstream {
+        url: "http://127.0.0.1:9/v1".to_owned(),
+        model: "any".to_owned(),
+        // Any variable of the environment could be named.
+        api_key_env: Some("PATH".to_owned()),
+        ..Upstream::default()
+    };
+    manifest.upsert_tier(Tier::new("elsewhere", 0.2).with_upstream(upstream));
+    manifest.save().unwrap();
     let server = HubServer::start("org/family", &space.path("base"), None);
     let hub = hub(&space, &server);
     let source = Source::Hub(id("org/family"));

@@ -110,7 +110,8 @@ fn what_the_other_server_refuses_is_told() {
     for stream in [false, true] {
         let (status, code, message, _) = ask(json!({"model": "front:lost", "stream": stream}));
         assert_eq!((status, code), (404, "model_not_found".into()), "{message}");
-        assert!(message.contains("`lost`") && message.contains("no model `mini:alpha-9`"), "{message}");
+        // Which server that is, and what it calls the model, is nobody's business.
+        assert!(message.contains("`lost`") && !message.contains("mini:alpha-9"), "{message}");
         let (status, code, message, _) = ask(json!({"model": "front:locked", "stream": stream}));
         assert_eq!((status, code), (502, "upstream_error".into()), "{message}");
         assert!(message.contains("api_key_env"), "{message}");

@@ -62,6 +62,17 @@ impl AccessRecord {
         sum.cached_tokens += usage.cached_tokens;
     }
 
+    /// Puts the count of a generation that is finished in the place of what was noted of it on the way.
+    pub fn correct_usage(&self, noted: Usage, counted: Usage) {
+        let mut fields = self.lock();
+        let sum = fields.usage.get_or_insert_default();
+        let correct = |sum: &mut usize, noted: usize, counted: usize| *sum = (*sum + counted).saturating_sub(noted);
+        correct(&mut sum.prompt_tokens, noted.prompt_tokens, counted.prompt_tokens);
+        correct(&mut sum.completion_tokens, noted.completion_tokens, counted.completion_tokens);
+        correct(&mut sum.reasoning_tokens, noted.reasoning_tokens, counted.reasoning_tokens);
+        correct(&mut sum.cached_tokens, noted.cached_tokens, counted.cached_tokens);
+    }
+
     /// The tokens so far.
     #[cfg(test)]
     pub(crate) fn usage(&self) -> Usage {
@@ -98,7 +109,7 @@ struct Visit {
 
 /// Writes the line and counts, once the answer is delivered or given up.
 pub async fn record(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
-    let record = AccessRecord::default();
+    let record = request.extensions().get::<AccessRecord>().cloned().unwrap_or_default();
     let mut visit = Visit {
         metrics,
         record: record.clone(),

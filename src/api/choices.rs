@@ -172,6 +172,7 @@ impl Choices {
         };
         for (index, (count, events)) in started.into_iter().enumerate() {
             count.metrics.queued(queue_time);
+            choices.record.add_usage(count.usage);
             choices.counts.push(Some(count));
             let ended = futures::stream::once(async move { (index, None) });
             // A bug of an engine is an error like any other, so that each endpoint tells it in its own way.
@@ -277,8 +278,12 @@ impl Choices {
         match &event {
             Ok(Event::Token(piece)) => {
                 if let Some(count) = count {
-                    count.usage.completion_tokens += piece.tokens;
-                    count.usage.reasoning_tokens += if piece.channel == Channel::Thinking { piece.tokens } else { 0 };
+                    let reasoning_tokens = if piece.channel == Channel::Thinking { piece.tokens } else { 0 };
+                    // Noted as they come: whoever leaves does so at any time.
+                    let said = Usage { completion_tokens: piece.tokens, reasoning_tokens, ..Usage::default() };
+                    self.record.add_usage(said);
+                    count.usage.completion_tokens += said.completion_tokens;
+                    count.usage.reasoning_tokens += said.reasoning_tokens;
                     match count.last.replace(now) {
                         None => {
                             count.first = Some(now);
@@ -300,7 +305,7 @@ impl Choices {
                         let tokens = finish.usage.completion_tokens;
                         self.state.directory.generated(of, last.duration_since(first), tokens, now);
                     }
-                    self.record.add_usage(finish.usage);
+                    self.record.correct_usage(count.usage, finish.usage);
                     count.metrics.finished(finish, now.duration_since(self.clock.arrived));
                 }
             }
@@ -308,20 +313,12 @@ impl Choices {
             Err(_) => {
                 if let Some(count) = count.take() {
                     count.metrics.failed();
-                    self.record.add_usage(count.usage);
                 }
                 self.record.set_failed();
                 self.give_up();
             }
         }
         Some(event.map(|event| (index, event)))
-    }
-}
-
-impl Drop for Choices {
-    /// What was said to somebody who left, or until the deadline, was computed all the same.
-    fn drop(&mut self) {
-        self.counts.iter().flatten().for_each(|count| self.record.add_usage(count.usage));
     }
 }
 

@@ -37,7 +37,8 @@ Examples:
       --device cuda:0 --dtype bf16 --set tuning.mode=lora --set optimizer.learning_rate=5e-5
       an adapter of a real model on one GPU, in a build with CUDA
   serve train --recipe training/recipes/deepseek-r1-distill-qwen-7b.toml \\
-      --devices cuda:0,cuda:1,cuda:2,cuda:3 --dtype bf16 --set tuning.mode=lora --set optimizer.learning_rate=2e-5
+      --devices cuda:0,cuda:1,cuda:2,cuda:3 --dtype bf16 \\
+      --set tuning.mode=lora --set optimizer.learning_rate=2e-5
       a tier on each of four GPUs
   serve train --recipe training/recipes/mini.toml --bench --steps 5
       how fast this machine is";

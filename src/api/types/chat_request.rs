@@ -48,6 +48,7 @@ pub struct ChatRequest {
     pub thinking_budget: Option<i64>,
     /// With effort `auto`: the time in milliseconds that the answer may be expected to take. Extension.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub latency_budget_ms: Option<i64>,
     /// Whether the thoughts are part of the response; true by default. Extension.
     #[serde(default)]
@@ -61,13 +62,15 @@ pub struct ChatRequest {
     pub stream_options: Option<StreamOptions>,
     /// Choices to generate, from 1 to as many as the server computes at a time, 128 at most. Choice i is drawn with `seed` + i.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub n: Option<i64>,
     /// Tokens to generate at most, thoughts included; without it whatever the context leaves.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_completion_tokens: Option<i64>,
     /// Deprecated name of `max_completion_tokens`.
     #[serde(default)]
-    #[schema(deprecated)]
+    #[schema(deprecated, minimum = 1)]
     pub max_tokens: Option<i64>,
     /// Up to four texts that end the answer and are not shown. They are not looked for in the thoughts.
     #[serde(default)]
@@ -77,24 +80,30 @@ pub struct ChatRequest {
     /// Softmax temperature from 0 (the most likely token) to 2. By default the model's own
     /// (`generation_config.json`), at which its card is measured, or 1.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Nucleus mass in (0, 1]; by default the model's own, or 1.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Only the k most likely tokens; 0 and -1 are all. Extension.
     #[serde(default)]
     pub top_k: Option<i64>,
     /// Only tokens at least this share as likely as the most likely one, in [0, 1]. Extension.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
-    /// The same seed, tier and request give the same text. Drawn and reported when absent.
+    /// The same seed, tier and request give the same text, but for a token that other requests at the same time may turn by
+    /// their rounding. Drawn and reported when absent.
     #[serde(default)]
     pub seed: Option<i64>,
     /// From -2 to 2: subtracted once from the logit of every generated token.
     #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
     pub presence_penalty: Option<f64>,
     /// From -2 to 2: subtracted per occurrence from the logit of every generated token.
     #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f64>,
     /// From -100 to 100 by token id: added to the token's logit.
     #[serde(default)]
@@ -107,6 +116,7 @@ pub struct ChatRequest {
     pub logprobs: Option<bool>,
     /// Alternatives per token, 0 to 20; only with `logprobs`.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 20)]
     pub top_logprobs: Option<i64>,
 
     /// What the answer must look like.

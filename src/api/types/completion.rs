@@ -23,22 +23,27 @@ pub struct CompletionRequest {
     pub reasoning_effort: Option<Value>,
     /// Tokens to generate at most, 16 by default.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_tokens: Option<i64>,
     /// Softmax temperature from 0 (the most likely token) to 2. By default the model's own
     /// (`generation_config.json`), at which its card is measured, or 1.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Nucleus mass in (0, 1]; by default the model's own, or 1.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Only the k most likely tokens; 0 and -1 are all. Extension.
     #[serde(default)]
     pub top_k: Option<i64>,
     /// Only tokens at least this share as likely as the most likely one, in [0, 1]. Extension.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
     /// Choices for each prompt; of all prompts together no more than the server computes at a time, 128 at most.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub n: Option<i64>,
     /// 1 or `n`: choices are not drawn to be thrown away.
     #[serde(default)]
@@ -51,6 +56,7 @@ pub struct CompletionRequest {
     pub stream_options: Option<StreamOptions>,
     /// Log-probabilities of this many alternatives per token, 0 to 5. Not together with `echo`.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 5)]
     pub logprobs: Option<i64>,
     /// Whether the text begins with the prompt.
     #[serde(default)]
@@ -61,14 +67,17 @@ pub struct CompletionRequest {
     pub stop: Option<OneOrMany<String>>,
     /// From -2 to 2: subtracted once from the logit of every generated token.
     #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
     pub presence_penalty: Option<f64>,
     /// From -2 to 2: subtracted per occurrence from the logit of every generated token.
     #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f64>,
     /// From -100 to 100 by token id: added to the token's logit.
     #[serde(default)]
     pub logit_bias: Option<BTreeMap<String, f64>>,
-    /// The same seed, tier and request give the same text. Drawn and reported when absent.
+    /// The same seed, tier and request give the same text, but for a token that other requests at the same time may turn by
+    /// their rounding. Drawn and reported when absent.
     #[serde(default)]
     pub seed: Option<i64>,
     /// Go on after the token that ends a turn, for load generators. Extension.

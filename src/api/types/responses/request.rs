@@ -54,6 +54,7 @@ pub struct CreateResponse {
     pub thinking_budget: Option<i64>,
     /// With effort `auto`: the time in milliseconds that the answer may be expected to take. Extension.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub latency_budget_ms: Option<i64>,
     /// Whether the thoughts are part of the output; true by default. Extension.
     #[serde(default)]
@@ -67,6 +68,7 @@ pub struct CreateResponse {
     pub stream_options: Option<ResponseStreamOptions>,
     /// Tokens to generate at most, thoughts included; without it whatever the context leaves.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub max_output_tokens: Option<i64>,
     /// Up to four texts that end the answer and are not shown. They are not looked for in the thoughts. Extension.
     #[serde(default)]
@@ -76,24 +78,30 @@ pub struct CreateResponse {
     /// Softmax temperature from 0 (the most likely token) to 2. By default the model's own
     /// (`generation_config.json`), at which its card is measured, or 1.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
     /// Nucleus mass in (0, 1]; by default the model's own, or 1.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
     /// Only the k most likely tokens; 0 and -1 are all. Extension.
     #[serde(default)]
     pub top_k: Option<i64>,
     /// Only tokens at least this share as likely as the most likely one, in [0, 1]. Extension.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
-    /// The same seed, tier and request give the same text. Drawn and reported when absent. Extension.
+    /// The same seed, tier and request give the same text, but for a token that other requests at the same time may turn by
+    /// their rounding. Drawn and reported when absent. Extension.
     #[serde(default)]
     pub seed: Option<i64>,
     /// From -2 to 2: subtracted once from the logit of every generated token. Extension.
     #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
     pub presence_penalty: Option<f64>,
     /// From -2 to 2: subtracted per occurrence from the logit of every generated token. Extension.
     #[serde(default)]
+    #[schema(minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f64>,
     /// From -100 to 100 by token id: added to the token's logit. Extension.
     #[serde(default)]
@@ -108,6 +116,7 @@ pub struct CreateResponse {
     pub include: Option<Vec<String>>,
     /// Alternatives per token, 0 to 20; only with `message.output_text.logprobs` in `include`.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 20)]
     pub top_logprobs: Option<i64>,
 
     /// What the answer must look like.
