@@ -66,6 +66,7 @@ pub fn run() -> Result<()> {
     let matches = command.clone().get_matches_from(&arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let Some(subcommand) = cli.command else {
+        allocator::keep_some_memory();
         return serve::run(&command, &arguments).and_then(|()| is_written());
     };
     refuse_server_options(&matches);
