@@ -45,7 +45,7 @@ enum Part {
     /// Listed as it is, but for where its folder is seen from.
     Moves(Tier, PathBuf),
     /// Folded.
-    Folds(Tier, TierWeights),
+    Folds(Tier, Box<TierWeights>),
 }
 
 impl Fold {
@@ -70,7 +70,7 @@ impl Fold {
                 } else {
                     let found = checker.tier(tier)?;
                     match found.kind {
-                        Kind::Adapter if is_named || only.is_empty() => Part::Folds(tier.clone(), found),
+                        Kind::Adapter if is_named || only.is_empty() => Part::Folds(tier.clone(), Box::new(found)),
                         _ if tier.hub.is_some() => Part::Stays(tier.clone()),
                         _ => Part::Moves(tier.clone(), found.folder),
                     }

@@ -99,7 +99,6 @@ pub(super) fn plan(json: Json<CreateResponse>, options: &Options, sources: &Sour
         template: request.chat_template_kwargs.as_ref(),
         latency_budget_ms: request.latency_budget_ms,
         include_reasoning: request.include_reasoning,
-        ..EffortFields::default()
     };
     let wish = efforts.wish(&request.model, max_tokens)?;
     let show_thinking = efforts.shown()?;
