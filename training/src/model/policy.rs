@@ -203,7 +203,7 @@ impl Policy {
         }
     }
 
-    /// The model that was trained, an adapter folded in as [`fold_weights`] does it.
+    /// The model that was trained, an adapter folded in and its sums rounded at random, as in files.
     ///
     /// # Errors
     /// As [`Policy::weights`].

@@ -160,7 +160,7 @@ impl<M: Line> MetricsLog<M> {
     /// A last line that a killed process left half written is dropped.
     ///
     /// # Errors
-    /// [`Error::Io`] when they cannot be read or written; [`Error::Format`] with the line when one is damaged
+    /// [`crate::Error::Io`] when they cannot be read or written; [`crate::Error::Format`] with the line when one is damaged
     /// elsewhere.
     pub fn resume(run: &RunFolder, last_step: u64) -> Result<Self> {
         let metrics: Vec<M> = cut(&run.file(METRICS), last_step)?;
@@ -188,7 +188,7 @@ impl<M: Line> MetricsLog<M> {
     /// Writes a line to each file; both are on disk when this returns.
     ///
     /// # Errors
-    /// [`Error::Io`] when they cannot be written; [`Error::Config`] when a number is not finite (the run has diverged)
+    /// [`crate::Error::Io`] when they cannot be written; [`crate::Error::Config`] when a number is not finite (the run has diverged)
     /// or the step is not later than the one before.
     pub fn append(&mut self, metrics: &M, timings: &StepTimings) -> Result<()> {
         self.timings.append(timings)?;

@@ -84,6 +84,15 @@ impl Experience {
     }
 }
 
+/// What became of a response that nothing is learned from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) correct: bool,
+    pub(super) truncated: bool,
+    /// Its tokens, the end-of-sequence token included.
+    pub(super) tokens: usize,
+}
+
 /// Collects experience with a policy.
 pub(super) struct Collector<'a> {
     codec: &'a Codec,
@@ -259,8 +268,7 @@ impl<'a> Collector<'a> {
         rollouts
     }
 
-    /// Responses to `prompts`, as many to each as there are seeds for, that nothing is learned from: whether each is correct,
-    /// whether it was cut off, and its tokens.
+    /// Responses to `prompts` that nothing is learned from, as many to each as there are seeds for.
     pub(super) fn ask(
         &mut self,
         policy: &Policy,
@@ -269,7 +277,7 @@ impl<'a> Collector<'a> {
         seeds: &[u64],
         params: &SamplingParams,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<(bool, bool, usize)>> {
+    ) -> Result<Vec<Asked>> {
         self.sampler.follow(&passes.policy(policy)?)?;
         let samples = seeds.len() / prompts.len().max(1);
         let prompt = |index: usize| &prompts[index / samples.max(1)];
@@ -280,7 +288,7 @@ impl<'a> Collector<'a> {
             let Prompt { problem, ids } = prompt(index);
             let truncated = rollout.finish == FinishReason::Length;
             let correct = self.grader.grade_safely(&self.graded(ids, &rollout.ids)?, &problem.answer).correct;
-            Ok((correct && !truncated, truncated, rollout.ids.len()))
+            Ok(Asked { correct: correct && !truncated, truncated, tokens: rollout.ids.len() })
         };
         rollouts.into_iter().enumerate().map(judge).collect()
     }

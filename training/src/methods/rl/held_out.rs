@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::passes::Passes;
-use super::experience::Collector;
+use super::experience::{Asked, Collector};
 use super::prompts::Prompt;
 use crate::Result;
 use crate::model::Policy;
@@ -71,16 +71,14 @@ impl HeldOut {
         rng.set_stream(STREAM);
         let seeds: Vec<u64> = (0..self.prompts.len() * self.samples).map(|_| rng.random()).collect();
         let found = collector.ask(policy, passes, &self.prompts, &seeds, &self.params, observer)?;
-        let share = |counts: fn(&(bool, bool, usize)) -> bool| {
-            found.iter().filter(|answer| counts(answer)).count() as f64 / found.len().max(1) as f64
-        };
-        let tokens: usize = found.iter().map(|&(_, _, tokens)| tokens).sum();
+        let mean =
+            |value: fn(&Asked) -> usize| found.iter().map(value).sum::<usize>() as f64 / found.len().max(1) as f64;
         let metrics = HeldOutMetrics {
             step: done,
             responses: found.len(),
-            accuracy: share(|&(correct, ..)| correct),
-            mean_length: tokens as f64 / found.len().max(1) as f64,
-            clipped_ratio: share(|&(_, truncated, _)| truncated),
+            accuracy: mean(|asked| usize::from(asked.correct)),
+            mean_length: mean(|asked| asked.tokens),
+            clipped_ratio: mean(|asked| usize::from(asked.truncated)),
         };
         self.log.append(&metrics)?;
         observer.on_held_out(&metrics);
