@@ -71,10 +71,12 @@ impl Stops {
     pub fn push(&mut self, text: &str) -> (String, Option<String>) {
         let before = self.held.len();
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| {
+        // A search prepares the whole of what it looks for, and must not for what cannot be there yet.
+        let possible = self.stops.iter().filter(|stop| stop.len() <= self.held.len());
+        let found = possible.filter_map(|stop| {
             // What was held was looked through before: a match ends in the new text.
             let from = self.held.floor_char_boundary((before + 1).saturating_sub(stop.len()));
-            let start = from + self.held[from..].find(stop.as_str()).filter(|_| stop.len() <= self.held.len())?;
+            let start = from + self.held[from..].find(stop.as_str())?;
             Some((start + stop.len(), start, stop))
         });
         if let Some((_, start, stop)) = found.min_by_key(|&(end, start, _)| (end, start)) {

@@ -68,6 +68,7 @@ pub struct Evaluation<'a> {
     codec: &'a Codec,
     problems: &'a [Problem],
     prompts: Vec<Arc<[u32]>>,
+    thoughts: Thoughts,
     settings: &'a Settings,
 }
 
@@ -81,7 +82,8 @@ impl<'a> Evaluation<'a> {
             return Err(Error::config("an evaluation needs at least one problem and one sample"));
         }
         let prompts = problems.iter().map(|problem| Ok(prompt_ids(&settings.data, codec, &problem.question)?.into()));
-        Ok(Self { codec, problems, prompts: prompts.collect::<Result<_>>()?, settings })
+        let prompts = prompts.collect::<Result<_>>()?;
+        Ok(Self { codec, problems, prompts, thoughts: Thoughts::of(codec), settings })
     }
 
     /// Tokens of the longest prompt.
@@ -125,7 +127,7 @@ impl<'a> Evaluation<'a> {
     fn grade(&self, index: usize, sample: usize, request: &RolloutRequest, rollout: &Rollout) -> Result<Graded> {
         let problem = self.problems.get(index).ok_or_else(|| Error::config("a response to no problem"))?;
         let text = self.codec.decode(&rollout.ids)?;
-        let thoughts = Thoughts::of(self.codec);
+        let thoughts = self.thoughts;
         let grader = Grader::new(self.settings.grader);
         let Grade { correct, extracted, undecided } = if self.settings.after_thoughts {
             grader.grade(&self.codec.decode(thoughts.answer(&request.prompt, &rollout.ids))?, &problem.answer)

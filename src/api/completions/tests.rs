@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::test_support::{Reply, Server, Step, finished, said, scored, started, thought, usual};
+use crate::api::test_support::{Reply, Server, Step, finished, said, scored, started};
 use crate::engine::{EngineError, FinishReason, Prompt, Thinking};
 
 fn request(fields: Value) -> Value {
@@ -60,15 +60,6 @@ async fn a_stream_says_the_same_as_a_body() {
         assert_eq!((text.as_str(), reasons), (whole, vec!["length"]));
     }
     assert!(before.iter().all(|event| event.get("usage").is_some_and(Value::is_null)));
-}
-
-#[tokio::test]
-async fn a_thought_that_the_prompt_opens_stays_in_the_text_with_its_mark() {
-    let server = Server::new(usual());
-    let body = ask(&server, json!({"prompt": "<think>"})).await.json();
-    assert_eq!(body["choices"][0]["text"], "so 7</think>It is 7 🦀");
-    let server = Server::new(vec![started(), thought("so"), finished(FinishReason::Length)]);
-    assert_eq!(ask(&server, json!({})).await.json()["choices"][0]["text"], "so");
 }
 
 #[tokio::test]

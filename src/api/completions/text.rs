@@ -7,16 +7,11 @@ use crate::api::sse;
 use crate::api::types::{
     BrevityReport, CompletionChoice, CompletionLogprobs, CompletionResponse, TokenLogprob, UsageObject,
 };
-use crate::engine::{Channel, Event, FinishReason, Piece};
-
-/// The mark that closes thoughts; engines take it out, and a raw text has it.
-const CLOSE: &str = "</think>";
+use crate::engine::{Event, FinishReason, Piece};
 
 /// One choice on its way.
 #[derive(Debug, Default)]
 struct Text {
-    /// Whether the last piece was thought.
-    thinking: bool,
     /// Characters of all tokens so far.
     offset: usize,
 }
@@ -24,16 +19,10 @@ struct Text {
 impl Text {
     /// What `piece` adds to the text.
     fn take(&mut self, piece: Piece, logprobs: bool) -> (String, Option<CompletionLogprobs>) {
-        let closed = self.thinking && piece.channel == Channel::Answer;
-        self.thinking = piece.channel == Channel::Thinking;
-        let text = if closed { format!("{CLOSE}{}", piece.text) } else { piece.text };
         if !logprobs {
-            return (text, None);
+            return (piece.text, None);
         }
         let mut scores = CompletionLogprobs::default();
-        if closed {
-            self.offset += CLOSE.chars().count();
-        }
         for token in piece.logprobs.into_iter().map(TokenLogprob::from) {
             let alternatives = token.top_logprobs.into_iter().map(|top| (top.token, top.logprob));
             let mut likely: std::collections::BTreeMap<_, _> = alternatives.collect();
@@ -46,7 +35,7 @@ impl Text {
             scores.token_logprobs.push(token.logprob);
             scores.tokens.push(token.token);
         }
-        (text, Some(scores))
+        (piece.text, Some(scores))
     }
 }
 
@@ -215,7 +204,7 @@ impl Writer for Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Alternative;
+    use crate::engine::{Alternative, Channel};
 
     #[test]
     fn a_token_begins_where_the_text_before_it_ends() {
@@ -225,18 +214,17 @@ mod tests {
             logprob: -1.0,
             top: Vec::new(),
         };
-        let piece = |channel, text: &str, tokens: &[&[u8]]| Piece {
-            channel,
+        let piece = |text: &str, tokens: &[&[u8]]| Piece {
+            channel: Channel::Answer,
             text: text.to_owned(),
             tokens: tokens.len(),
             logprobs: tokens.iter().map(|bytes| token(bytes)).collect(),
         };
         let mut text = Text::default();
-        let (said, scores) = text.take(piece(Channel::Thinking, "hm", &[b"hm"]), true);
-        assert_eq!((said.as_str(), scores.unwrap().text_offset), ("hm", vec![0]));
-        // U+BA69 in two tokens, after the mark that no token of the answer is.
-        let (said, scores) =
-            text.take(piece(Channel::Answer, "a\u{ba69}b", &[b"a", &[0xeb, 0xa9], &[0xa9], b"b"]), true);
-        assert_eq!((said.as_str(), scores.unwrap().text_offset), ("</think>a\u{ba69}b", vec![10, 11, 12, 12]));
+        let (said, scores) = text.take(piece("hm</think>", &[b"hm", b"</think>"]), true);
+        assert_eq!((said.as_str(), scores.unwrap().text_offset), ("hm</think>", vec![0, 2]));
+        // U+BA69 in two tokens.
+        let (said, scores) = text.take(piece("a\u{ba69}b", &[b"a", &[0xeb, 0xa9], &[0xa9], b"b"]), true);
+        assert_eq!((said.as_str(), scores.unwrap().text_offset), ("a\u{ba69}b", vec![10, 11, 12, 12]));
     }
 }

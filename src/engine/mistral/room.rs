@@ -74,8 +74,13 @@ impl Scores {
     }
 
     fn within(bytes: u64, heads: u64) -> Self {
-        let mebibytes = (bytes >> 20).clamp(1, u64::from(u32::MAX >> 3)) as usize;
-        Self { heads, bytes, mebibytes: Arc::new(Semaphore::new(mebibytes)) }
+        let mebibytes = Arc::new(Semaphore::new(Self::mebibytes_of(bytes) as usize));
+        Self { heads, bytes, mebibytes }
+    }
+
+    /// At least one, and as many as one permit can have.
+    fn mebibytes_of(bytes: u64) -> u32 {
+        bytes.div_ceil(1 << 20).clamp(1, u64::from(u32::MAX >> 3)) as u32
     }
 
     /// Tokens of the longest prompt that can be read.
@@ -87,10 +92,9 @@ impl Scores {
     /// it has all of it.
     pub async fn room_for(&self, tokens: usize) -> Room {
         let bytes = self.heads * 4 * (tokens as u64).pow(2);
-        let all = (self.bytes >> 20).clamp(1, u64::from(u32::MAX >> 3));
-        let wanted = bytes.div_ceil(1 << 20).clamp(1, all);
+        let wanted = Self::mebibytes_of(bytes.min(self.bytes));
         // The semaphore is never closed.
-        let permit = self.mebibytes.clone().acquire_many_owned(wanted as u32).await.ok();
+        let permit = self.mebibytes.clone().acquire_many_owned(wanted).await.ok();
         Room(Arc::new(Mutex::new(permit)))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use brevity_training::thoughts::Thoughts;
 use futures::stream;
 use tokio::sync::Semaphore;
 
@@ -62,8 +63,8 @@ impl Running {
         let opens = !sequence.assembler.is_answering() && !sequence.assembler.is_thinking();
         let thinking = sequence.assembler.is_thinking() || (opens && !script.thinking.is_empty());
         let ahead = if thinking {
-            let open = if opens { "<think>" } else { "" };
-            encode(&format!("{open}{}</think>", script.thinking))?.into()
+            let open = if opens { Thoughts::OPEN } else { "" };
+            encode(&format!("{open}{}{}", script.thinking, Thoughts::CLOSE))?.into()
         } else {
             answer.iter().copied().collect()
         };

@@ -5,16 +5,17 @@
 use std::path::Path;
 
 use brevity_training::files;
+use brevity_training::thoughts::Thoughts;
 use llguidance::{panic_utils, token_bytes_from_tokenizer_json};
 use serde_json::Value;
 
 use super::LoadError;
 
 /// Opens the thoughts in the text of reasoning models.
-pub(super) const OPEN: &str = "<think>";
+pub(super) const OPEN: &str = Thoughts::OPEN;
 
 /// Closes them.
-pub(super) const CLOSE: &str = "</think>";
+pub(super) const CLOSE: &str = Thoughts::CLOSE;
 
 /// Marks of the tool-call format of Qwen and Hermes models.
 pub(super) const TOOL_MARKS: [&str; 2] = ["<tool_call>", "</tool_call>"];

@@ -81,8 +81,7 @@ pub(super) fn request(settings: &Upstream, generation: &Generation) -> Result<Re
             }
             // Left out it would mean 16.
             set("max_tokens", generation.max_tokens.map_or(Value::Null, Value::from));
-            let open = text.rfind("<think>").is_some_and(|open| !text[open..].contains("</think>"));
-            ("completions", if open { Start::Thoughts } else { Start::Answer })
+            ("completions", Start::Answer)
         }
     };
     let chat = matches!(generation.prompt, Prompt::Chat(_));
@@ -99,7 +98,7 @@ pub(super) fn request(settings: &Upstream, generation: &Generation) -> Result<Re
         set("response_format", format);
     }
     let stop: Vec<&String> = generation.stop.iter().filter(|stop| !stop.is_empty()).collect();
-    let may_think = if chat { generation.thinking != Thinking::Closed } else { start != Start::Answer };
+    let may_think = chat && generation.thinking != Thinking::Closed;
     if !stop.is_empty() && !may_think && stop.len() <= 4 {
         set("stop", json!(stop));
     }

@@ -171,6 +171,6 @@ fn text_is_continued_as_it_is() {
     let open =
         Generation { prompt: Prompt::Text("<think>a</think>b<think>".to_owned()), thinking: Thinking::Free, ..text };
     let sent = request(&settings(Dialect::Vllm), &open).unwrap();
-    assert_eq!(sent.start, Start::Thoughts);
-    assert!(sent.body.get("stop").is_none());
+    // Marks are text like any other, and stop strings are looked for behind them too.
+    assert_eq!((sent.start, &sent.body["stop"]), (Start::Answer, &json!(["\n"])));
 }

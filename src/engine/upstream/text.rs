@@ -3,11 +3,13 @@
 //! A small machine that holds back what may still become a mark; it gives the same as looking at the whole text once it is
 //! complete.
 
+use brevity_training::thoughts::Thoughts;
+
 use super::body::Start;
 use crate::engine::text::partial;
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+const OPEN: &str = Thoughts::OPEN;
+const CLOSE: &str = Thoughts::CLOSE;
 
 /// Splits text at `<think>` and `</think>`, for servers that do not.
 #[derive(Debug)]

@@ -35,10 +35,7 @@ impl Line for HeldOutMetrics {
 
 /// The file, open for more.
 #[derive(Debug)]
-pub(crate) struct HeldOutLog {
-    lines: Lines,
-    last: Option<u64>,
-}
+pub(crate) struct HeldOutLog(Lines);
 
 impl HeldOutLog {
     /// Opens the file of `run`, cut back to the steps up to `last_step`.
@@ -48,12 +45,12 @@ impl HeldOutLog {
     pub(crate) fn resume(run: &RunFolder, last_step: u64) -> Result<Self> {
         let path = run.file(FILE);
         let last = cut::<HeldOutMetrics>(&path, last_step)?.last().map(Line::step);
-        Ok(Self { lines: Lines::open(path, last)?, last })
+        Ok(Self(Lines::open(path, last)?))
     }
 
     /// Whether the problems were asked after so many steps.
     pub(crate) fn has(&self, step: u64) -> bool {
-        self.last.is_some_and(|last| step <= last)
+        self.0.last().is_some_and(|last| step <= last)
     }
 
     /// Writes what came of them.
@@ -61,8 +58,6 @@ impl HeldOutLog {
     /// # Errors
     /// As [`super::MetricsLog::append`].
     pub(crate) fn append(&mut self, metrics: &HeldOutMetrics) -> Result<()> {
-        self.lines.append(metrics)?;
-        self.last = Some(metrics.step);
-        Ok(())
+        self.0.append(metrics)
     }
 }

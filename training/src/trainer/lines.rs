@@ -36,6 +36,11 @@ impl Lines {
         Ok(Self { path, file, last })
     }
 
+    /// The step of the last line, or a later one.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     /// Writes the line of a step that is later than all before.
     pub(super) fn append<L: Line>(&mut self, line: &L) -> Result<()> {
         self.append_all(line.step(), std::slice::from_ref(line))

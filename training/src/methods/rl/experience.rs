@@ -29,6 +29,8 @@ pub(super) struct Response {
     pub(super) truncated: bool,
     /// The grader came to no verdict, so that it counts as incorrect.
     pub(super) undecided: bool,
+    /// The answer that the grader found.
+    pub(super) extracted: Option<String>,
     pub(super) level: Option<String>,
     pub(super) reward: f64,
     /// As the sampler saw it, `[response tokens]`.
@@ -189,10 +191,10 @@ impl<'a> Collector<'a> {
     /// The first responses as text, as many as the recipe asks for.
     fn logged(&self, step: u64, prompts: &[Prompt], responses: &[Response]) -> Result<Vec<LoggedRollout>> {
         let log = |(index, response): (usize, &Response)| {
-            let Prompt { problem, ids } = &prompts[index / self.rollout.samples_per_prompt];
+            let problem = &prompts[index / self.rollout.samples_per_prompt].problem;
             let whole = &response.sequence.ids[response.prompt_tokens..];
             Ok(LoggedRollout {
-                extracted: self.grader.grade_safely(&self.graded(ids, whole)?, &problem.answer).extracted,
+                extracted: response.extracted.clone(),
                 correct: response.correct,
                 undecided: response.undecided,
                 truncated: response.truncated,
@@ -232,6 +234,7 @@ impl<'a> Collector<'a> {
                 correct: false,
                 truncated: rollout.finish == FinishReason::Length,
                 undecided: false,
+                extracted: None,
                 level: prompt.problem.level.clone(),
                 reward: 0.0,
                 sampler_logprobs: rollout.logprobs,
@@ -303,6 +306,7 @@ impl<'a> Collector<'a> {
                 let grade = self.grader.grade_safely(&self.graded(&prompt.ids, whole)?, &prompt.problem.answer);
                 let reached = grade.correct;
                 response.undecided = grade.undecided;
+                response.extracted = grade.extracted;
                 response.correct = reached && (self.truncated == Truncated::Grade || !response.truncated);
                 let tokens = match self.length {
                     LengthOf::Response => response.tokens(),

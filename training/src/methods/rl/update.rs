@@ -212,6 +212,7 @@ mod tests {
                 correct: true,
                 truncated: false,
                 undecided: false,
+                extracted: None,
                 level: None,
                 reward: 0.0,
                 sampler_logprobs: old.clone(),
