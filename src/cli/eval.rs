@@ -10,6 +10,7 @@ use brevity::eval::{
 };
 use brevity::family::{Hub, Manifest, SamplingDefaults, Source, TierCard};
 use brevity::report::number;
+use brevity::routing::ignored_cards;
 use brevity_training::Error;
 use brevity_training::compute::DeviceName;
 use brevity_training::recipe::{BehavioursSection, ComputeSection, DataSection, EvalSection, Recipe};
@@ -203,8 +204,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     progress::say(&format!("written to {}", out.display()));
     if let Some(manifest) = manifest.filter(|_| arguments.write_cards) {
         progress::say(&format!("cards written to {}", manifest.path().display()));
-        if let Some(other) = other_suite(&manifest) {
-            progress::say(&other);
+        for ignored in ignored_cards(&manifest) {
+            progress::say(&format!("warning: {ignored}"));
         }
         // A picture of some tiers is no picture of the family.
         if arguments.tier.is_empty() {
@@ -224,17 +225,6 @@ fn write_card(manifest: &mut Manifest, tier: &str, card: TierCard) -> Result<()>
         manifest.save()?;
     }
     Ok(())
-}
-
-/// A warning where cards are of several suites.
-fn other_suite(manifest: &Manifest) -> Option<String> {
-    let cards = manifest.tiers.iter().filter_map(|tier| Some((&tier.name, &tier.card.as_ref()?.dataset)));
-    let (first, suite) = cards.clone().next()?;
-    let (name, other) = cards.clone().find(|(_, dataset)| *dataset != suite)?;
-    Some(format!(
-        "warning: the card of {first} is of {suite}, that of {name} of {other}, and nothing can be compared; measure all \
-         tiers on one suite"
-    ))
 }
 
 /// What is to be measured, the base first: a name for the whole, its members, and the manifest they are from.
